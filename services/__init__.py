@@ -1,0 +1,1 @@
+"""The TDM-R1 cluster: workers, learners, and the programs that run them."""

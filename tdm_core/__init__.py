@@ -1,0 +1,1 @@
+"""The TDM-R1 algorithm: torch and the standard library only."""

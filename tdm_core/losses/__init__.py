@@ -1,0 +1,1 @@
+"""The TDM-R1 objectives, one file a role."""
