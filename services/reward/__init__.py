@@ -1,0 +1,1 @@
+"""Rewards: plain classes that score images, and the worker that runs them."""
