@@ -1,0 +1,200 @@
+"""The whole of TDM-R1 in one file, on a world small enough to know the answer.
+
+    rollout -> rewards -> replay -> surrogate, fake score -> generator -> rollout ...
+
+The toy world is a Gaussian mixture with an exact teacher; the reward, judged on 8-bit pixels, is 1
+where a sample lies in the upper half. Run it:  python examples/one_file.py --iterations 60
+The curve it prints in float64 is tests/golden/toy_run.txt, and the cluster prints the same.
+"""
+
+import argparse
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from tdm_core.advantages import AdvantageNormaliser
+from tdm_core.batches import fresh_batch, rewarded_batch
+from tdm_core.config import (
+    AdvantageConfig,
+    AlgorithmConfig,
+    FakeScoreConfig,
+    GeneratorConfig,
+    ReplayConfig,
+    SurrogateConfig,
+    without_reward,
+)
+from tdm_core.ema import ema_update, surrogate_retained
+from tdm_core.losses.fake_score import fake_score_loss
+from tdm_core.losses.generator import generator_loss
+from tdm_core.losses.surrogate import surrogate_loss, update_velocity_power
+from tdm_core.microbatches import passes
+from tdm_core.optimizer import RoleOptimizer
+from tdm_core.replay_buffer import ReplayBuffer
+from tdm_core.sampler import initial_noise, sample
+from tdm_core.toy import ToyDenoiser, UpperHalfReward, decode, two_by_two
+from tdm_core.types import ImageGroup, Prompt, RolloutGroup
+
+TOY = AlgorithmConfig(
+    num_groups=4,
+    group_size=16,
+    surrogate=SurrogateConfig(lr=2e-3),
+    fake_score=FakeScoreConfig(lr=2e-3),
+    generator=GeneratorConfig(lr=5e-4),
+    advantages=AdvantageConfig(normaliser="batch_std"),
+    replay=ReplayConfig(max_staleness_generator=0, max_staleness_surrogate=0),
+)
+"""On-policy, and with learning rates for a network of five thousand weights."""
+
+GOLDEN = (
+    "reward/upper_half/mean",
+    "surrogate/preference",
+    "surrogate/grad_norm",
+    "fake_score/matching",
+    "fake_score/grad_norm",
+    "generator/kl",
+    "generator/reward",
+    "generator/grad_norm",
+)
+"""Columns of the golden curve."""
+
+
+@dataclass
+class Roles:
+    """The networks: a frozen teacher, three that learn, and the surrogate's average."""
+
+    teacher: ToyDenoiser
+    generator: ToyDenoiser
+    fake_score: ToyDenoiser
+    surrogate: ToyDenoiser
+    surrogate_ema: ToyDenoiser
+
+
+def make_roles(dtype: torch.dtype) -> Roles:
+    """Every role starts as the teacher."""
+    teacher = ToyDenoiser(two_by_two(dtype)).requires_grad_(False)
+    learned = [copy.deepcopy(teacher).requires_grad_(True) for _ in range(3)]
+    return Roles(teacher, *learned, surrogate_ema=copy.deepcopy(teacher))
+
+
+def make_optimizer(
+    module: torch.nn.Module,
+    role: SurrogateConfig | FakeScoreConfig | GeneratorConfig,
+    config: AlgorithmConfig,
+) -> RoleOptimizer:
+    """Each role's own AdamW and its own clip."""
+    return RoleOptimizer(
+        list(module.parameters()),
+        lr=role.lr,
+        betas=role.betas,
+        weight_decay=config.weight_decay,
+        eps=config.adam_eps,
+        max_grad_norm=config.max_grad_norm,
+    )
+
+
+def rollout(
+    generator: ToyDenoiser, config: AlgorithmConfig, seed: int, group_id: int, version: int
+) -> tuple[RolloutGroup, ImageGroup]:
+    """One prompt group by the current generator: its trajectory, and what a reward sees."""
+    world, label = generator.world, group_id % 2
+    noise = initial_noise(seed, group_id, config.group_size, world.latent_shape, world.means_MD)
+    conditioning = world.conditioning([label])
+    trajectory = sample(generator, noise, conditioning, config.sampler)
+    prompt = Prompt(prompt_id=f"toy:{label}", text=f"label {label}")
+    images = decode(trajectory.boundaries_GKCHW[:, -1])[:, None]
+    return (
+        RolloutGroup(group_id, prompt, version, trajectory, conditioning),
+        ImageGroup(group_id, prompt, version, images),
+    )
+
+
+def train(
+    config: AlgorithmConfig, iterations: int, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Iterator[dict[str, float]]:
+    """The paper's Algorithm 1, on-policy; yields each iteration's metrics."""
+    roles = make_roles(dtype)
+    unconditional = roles.teacher.world.unconditional
+    phi = make_optimizer(roles.surrogate, config.surrogate, config)
+    f = make_optimizer(roles.fake_score, config.fake_score, config)
+    theta = make_optimizer(roles.generator, config.generator, config)
+    reward = UpperHalfReward()
+    replay = ReplayBuffer(config.replay, [reward.name], config.sampler.num_steps)
+    normaliser = AdvantageNormaliser(config.advantages, weights=[1.0])
+    velocity_power = 0.0
+
+    for version in range(iterations):
+        # 0. Rollout, then rewards; a deterministic path gives every boundary the final reward.
+        for index in range(config.num_groups):
+            group_id = version * config.num_groups + index
+            group, images = rollout(roles.generator, config, seed, group_id, version)
+            replay.add(group)
+            replay.attach_rewards(reward.evaluate([images]))
+        fresh_groups = replay.draw_fresh(version, config.num_groups)
+        rewarded_groups = replay.draw_rewarded(version, config.num_groups)
+        assert fresh_groups is not None
+        assert rewarded_groups is not None
+        fresh = fresh_batch(fresh_groups)
+        rewarded = rewarded_batch(rewarded_groups, normaliser, [reward.name])
+        replay.evict(version + 1)
+        metrics = Metrics(rewarded.statistics)
+
+        # 1. The surrogate learns the reward: group preference over its own denoising errors.
+        for p in passes(rewarded.fresh, config, seed, version):
+            loss, terms = surrogate_loss(
+                p, rewarded, roles.surrogate, roles.surrogate_ema, roles.teacher, velocity_power
+            )
+            phi.backward(loss)
+            metrics.add(terms)
+        metrics["surrogate/grad_norm"] = phi.step()
+        velocity_power = update_velocity_power(velocity_power, metrics["surrogate/velocity_power"])
+        ema_update(
+            roles.surrogate_ema.parameters(),
+            roles.surrogate.parameters(),
+            surrogate_retained(version, config.surrogate),
+        )
+
+        # 2. The fake score follows the generator.
+        for p in passes(fresh, config, seed, version):
+            loss, terms = fake_score_loss(p, roles.generator, roles.fake_score, roles.teacher)
+            f.backward(loss)
+            metrics.add(terms)
+        metrics["fake_score/grad_norm"] = f.step()
+
+        # 3. The generator climbs the surrogate, held to the teacher by the reverse KL.
+        for p in passes(fresh, config, seed, version):
+            loss, terms = generator_loss(
+                p, roles.generator, roles.fake_score, roles.surrogate, roles.teacher, unconditional
+            )
+            theta.backward(loss)
+            metrics.add(terms)
+        metrics["generator/grad_norm"] = theta.step()
+        yield metrics
+
+
+class Metrics(dict[str, float]):
+    """Sums over the passes of one update."""
+
+    def add(self, terms: dict[str, torch.Tensor]) -> None:
+        """Add a pass's terms, which are weighted to sum to the update's mean."""
+        for name, value in terms.items():
+            self[name] = self.get(name, 0.0) + float(value)
+
+
+def main() -> None:
+    """Print the curve, one line an iteration at full precision."""
+    parser = argparse.ArgumentParser(description="TDM-R1 on the toy world")
+    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-reward", action="store_true", help="the control: no reward term")
+    arguments = parser.parse_args()
+    config = without_reward(TOY) if arguments.no_reward else TOY
+    torch.set_num_threads(1)
+    print("iteration", *GOLDEN)  # noqa: T201
+    for iteration, metrics in enumerate(train(config, arguments.iterations, arguments.seed)):
+        print(iteration, *(repr(metrics.get(name, 0.0)) for name in GOLDEN))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

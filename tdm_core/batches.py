@@ -1,0 +1,76 @@
+"""Groups as a batch: rows concatenated in group order, and advantages computed at the draw."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tdm_core.advantages import AdvantageNormaliser, GroupAdvantages, GroupRewards
+from tdm_core.denoiser import expand_rows
+from tdm_core.types import FreshBatch, RewardedBatch, RewardedGroup, RolloutGroup
+
+
+def fresh_batch(groups: Sequence[RolloutGroup]) -> FreshBatch:
+    """Concatenate groups of one sampler grid; N is the sum of their sizes."""
+    sigmas = groups[0].trajectory.sigmas
+    assert all(group.trajectory.sigmas == sigmas for group in groups), "one grid a run"
+    return FreshBatch(
+        boundaries_NKCHW=torch.cat([g.trajectory.boundaries_GKCHW for g in groups]),
+        sigmas=sigmas,
+        conditioning={
+            name: torch.cat([expand_rows(g.conditioning[name], g.group_size) for g in groups])
+            for name in groups[0].conditioning
+        },
+        group_ids=tuple(group.group_id for group in groups),
+        group_sizes=tuple(group.group_size for group in groups),
+        policy_versions=tuple(group.policy_version for group in groups),
+    )
+
+
+def rewarded_batch(
+    groups: Sequence[RewardedGroup], normaliser: AdvantageNormaliser, names: Sequence[str]
+) -> RewardedBatch:
+    """The surrogate's batch; `names` label the R rewards in the statistics."""
+    rewards = [GroupRewards(group.rewards_RGK, group.valid_RGK) for group in groups]
+    advantages = normaliser(rewards)
+    return RewardedBatch(
+        fresh=fresh_batch([group.group for group in groups]),
+        advantages_NK=torch.cat([a.advantages_GK for a in advantages]),
+        valid_NK=torch.cat([a.valid_GK for a in advantages]),
+        statistics=reward_statistics(rewards, advantages, names, normaliser.config.clip),
+    )
+
+
+def reward_statistics(
+    rewards: Sequence[GroupRewards],
+    advantages: Sequence[GroupAdvantages],
+    names: Sequence[str],
+    clip: float,
+) -> dict[str, float]:
+    """What people watch: means over valid entries only, shares over all groups or rows."""
+    valid = torch.cat([a.valid_GK for a in advantages])
+    values = torch.cat([a.advantages_GK for a in advantages])
+    # A group without contrast in the last column teaches the surrogate nothing.
+    silent = [not bool(a.advantages_GK[:, -1].any()) for a in advantages]
+    statistics = {
+        "advantage/zero_signal": sum(silent) / len(silent),
+        "advantage/abs_mean": _mean(values.abs(), valid),
+        "advantage/clipped": _mean((values.abs() >= clip).double(), valid),
+        "advantage/valid": float(valid.double().mean()),
+    }
+    for index, name in enumerate(names):
+        column = torch.cat([group.rewards_RGK[index] for group in rewards])
+        mask = torch.cat([group.valid_RGK[index] for group in rewards])
+        final = column[:, -1][mask[:, -1]]
+        if final.numel():
+            statistics[f"reward/{name}/mean"] = float(final.mean())
+            statistics[f"reward/{name}/std"] = float(final.std(correction=0))
+        for k in range(column.shape[1]):
+            if mask[:, k].any():
+                statistics[f"reward/{name}/step_{k}"] = float(column[:, k][mask[:, k]].mean())
+    return statistics
+
+
+def _mean(values: Tensor, mask: Tensor) -> float:
+    kept = values[mask]
+    return float(kept.mean()) if kept.numel() else 0.0
