@@ -1,0 +1,302 @@
+"""Workers as Ray actors; the only file that imports ray.
+
+A generic actor hosts plain worker classes, so no worker knows of Ray. A call answers with one more
+object than asked for: a small receipt, so that the driver can wait for latents without taking them.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from services.runtime.handles import Handle, HostSpec, Resync, WorkerDiedError
+from services.runtime.hosting import Host
+from services.runtime.waiting import Patience
+
+log = logging.getLogger(__name__)
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class _HostActor(Host):
+    """A host as Ray calls it: `work` in turn, `watch` beside it for as long as the host lives."""
+
+    def work(self, num_returns: int, worker: str, method: str, *args: Any) -> tuple[Any, ...]:
+        """The receipt (seconds of work), then the answers."""
+        start = time.perf_counter()
+        answer = self.call(worker, method, *args)
+        answers = (answer,) if num_returns == 1 else tuple(answer)
+        return (time.perf_counter() - start, *answers)
+
+    def watch(self) -> None:
+        """Never returns; its reference fails when the process ends."""
+        threading.Event().wait()
+
+    def pid(self) -> int:
+        """The process, for people."""
+        return os.getpid()
+
+    def free_address(self) -> str:
+        """`host:port` where rank 0 may listen."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+
+class _Processes:
+    """The actors of a host: one, or one a rank."""
+
+    def __init__(self, spec: HostSpec, registry: dict[str, str]) -> None:
+        self.spec = spec
+        self.registry = registry
+        self.restarts = 0
+        self.alive = asyncio.Event()
+        self.ended: WorkerDiedError | None = None
+        self.actors: list[Any] = []
+
+    async def start(self) -> None:
+        """Make the processes and their workers; raises what a constructor raised."""
+        spec = self.spec
+        actor = ray.remote(concurrency_groups={"watch": 1})(_HostActor).options(
+            num_cpus=spec.num_cpus, num_gpus=spec.num_gpus
+        )
+        self.actors = [actor.remote(spec) for _ in range(spec.ranks)]
+        self.registry.update((each._actor_id.hex(), spec.name) for each in self.actors)
+        address = await self.actors[0].free_address.remote() if spec.ranks > 1 else ""
+        built = [
+            actor.build.remote(rank, address and f"tcp://{address}")
+            for rank, actor in enumerate(self.actors)
+        ]
+        await self.first_fault(built)
+
+    async def first_fault(self, objects: Sequence[Any]) -> None:
+        """Wait for all; as soon as one fails raise its error as the worker raised it."""
+        futures = [asyncio.wrap_future(each.future()) for each in objects]
+        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
+        for fault in [future.exception() for future in done]:
+            if fault is not None:
+                raise self._as_raised(fault)
+
+    def _as_raised(self, fault: BaseException) -> BaseException:
+        """Ray's error as the worker's own with its traceback in a note; a death as WorkerDiedError."""
+        name, remote_traceback = self.spec.name, ""
+        while isinstance(fault, RayTaskError):
+            # A fault that came in through an argument is nested once a worker that it passed.
+            remote_traceback = _COLOURS.sub("", str(fault))
+            if not isinstance(fault.cause, BaseException):
+                return RuntimeError(f"worker {name} failed:\n{remote_traceback}")
+            fault = fault.cause
+        if isinstance(fault, RayActorError):
+            return self._as_death(fault)
+        if remote_traceback and not getattr(fault, "__notes__", None):
+            fault.add_note(f"raised in worker {name}:\n{remote_traceback}")
+        return fault
+
+    def _as_death(self, fault: RayActorError) -> WorkerDiedError:
+        """Names the host that died, which may be one that made an argument."""
+        host = self.registry.get(fault.actor_id or "", self.spec.name)
+        if fault.actor_id in [actor._actor_id.hex() for actor in self.actors]:
+            self.alive.clear()
+        return WorkerDiedError(host, str(fault).strip())
+
+    async def death(self) -> WorkerDiedError:
+        """Returns when a process of this host has ended, with what is known."""
+        watches = [actor.watch.options(concurrency_group="watch").remote() for actor in self.actors]
+        try:
+            await self.first_fault(watches)
+        except WorkerDiedError as death:
+            return death
+        raise AssertionError(f"the watch of {self.spec.name} ended by itself")
+
+    def kill(self) -> None:
+        """End the processes at once."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+class ClusterReference:
+    """An answer in Ray's object store: one object a rank, of which rank 0's is the value."""
+
+    def __init__(
+        self, handle: "ClusterHandle", method: str, receipts: Sequence[Any], value: Any
+    ) -> None:
+        self._handle, self._receipts, self.value = handle, receipts, value
+        self._what = f"{handle.name}.{method}"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """The value."""
+        return self._value().__await__()
+
+    async def _value(self) -> Any:
+        await self.settled()
+        return await self.value
+
+    async def settled(self) -> float:
+        """Seconds of work of rank 0, once every rank is done."""
+        processes = self._handle.processes
+        wait = processes.first_fault(self._receipts)
+        await self._handle.patience.wait(wait, self._what)
+        return await self._receipts[0]
+
+
+class _ClusterMethod:
+    def __init__(self, handle: "ClusterHandle", method: str) -> None:
+        self._handle, self._method = handle, method
+
+    def remote(self, *args: Any, num_returns: int = 1) -> Any:
+        """Start the call on every rank; arguments that are references are passed as objects."""
+        handle, method = self._handle, self._method
+        values = [arg.value if isinstance(arg, ClusterReference) else arg for arg in args]
+        answers = [
+            actor.work.options(num_returns=num_returns + 1, name=f"{handle.name}.{method}").remote(
+                num_returns, handle.name, method, *values
+            )
+            for actor in handle.processes.actors
+        ]
+        receipts = [answer[0] for answer in answers]
+        references = tuple(
+            ClusterReference(handle, method, receipts, value) for value in answers[0][1:]
+        )
+        return references[0] if num_returns == 1 else references
+
+
+class ClusterHandle:
+    """A worker in a Ray actor, or in each of a group of them."""
+
+    def __init__(self, name: str, processes: _Processes, patience: Patience) -> None:
+        self.name, self.host = name, processes.spec.name
+        self.processes, self.patience = processes, patience
+
+    def __getattr__(self, method: str) -> _ClusterMethod:
+        if method.startswith("__"):  # copy and pickle ask for these
+            raise AttributeError(method)
+        return _ClusterMethod(self, method)
+
+    async def revived(self) -> None:
+        """Wait until the host lives again; WorkerDiedError if it will not."""
+        if self.processes.ended is not None:
+            raise self.processes.ended
+        await self.patience.wait(self.processes.alive.wait(), f"{self.name} to be restarted")
+        if self.processes.ended is not None:
+            raise self.processes.ended
+
+
+class ClusterRuntime:
+    """Ray actors on the cluster at `address`, or on one started here and ended by `close`."""
+
+    def __init__(self, patience: Patience, address: str | None = None, max_restarts: int = 3):
+        self.patience = patience
+        self.max_restarts = max_restarts
+        self._hosts: dict[str, _Processes] = {}
+        self._registry: dict[str, str] = {}  # Ray's actor id to host name
+        self._address = address
+        self._owns_ray = False
+
+    async def start(self, hosts: Sequence[HostSpec]) -> dict[str, Handle]:
+        """Make all workers at once; raises what a constructor raised."""
+        self._connect(hosts)
+        for spec in _fit_cpus(hosts):
+            self._hosts[spec.name] = _Processes(spec, self._registry)
+        started = [
+            self.patience.wait(host.start(), f"{name} to start (Ray has {_free()})")
+            for name, host in self._hosts.items()
+        ]
+        await asyncio.gather(*started)
+        handles: dict[str, Handle] = {}
+        for host in self._hosts.values():
+            host.alive.set()
+            for name in host.spec.workers:
+                handles[name] = ClusterHandle(name, host, self.patience)
+        return handles
+
+    def _connect(self, hosts: Sequence[HostSpec]) -> None:
+        # A receipt carries its call's error; Ray need not print the copies that nobody awaits.
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+        if ray.is_initialized():
+            return
+        # "local" by name: without it Ray joins whatever cluster last started on this machine.
+        address = self._address or os.environ.get("RAY_ADDRESS") or "local"
+        wanted = sum(spec.num_cpus * spec.ranks for spec in hosts)
+        local = {
+            "num_cpus": max(os.cpu_count() or 1, int(wanted) + 1),
+            "include_dashboard": False,
+        }
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="warning",
+            **(local if address == "local" else {}),
+        )
+        self._owns_ray = True
+
+    async def supervise(self, resync: Resync) -> None:
+        """Restart hosts that may be, `max_restarts` times each; raise the death of another."""
+        await asyncio.gather(*(self._keep(host, resync) for host in self._hosts.values()))
+
+    async def _keep(self, host: _Processes, resync: Resync) -> None:
+        while True:
+            death = await host.death()
+            host.alive.clear()
+            if not host.spec.restartable or host.restarts >= self.max_restarts:
+                host.ended = _final(death, host)
+                host.alive.set()
+                raise host.ended
+            host.restarts += 1
+            log.warning("%s; restart %d of %d", death, host.restarts, self.max_restarts)
+            host.kill()
+            await self.patience.wait(host.start(), f"{host.spec.name} to restart")
+            for worker in host.spec.workers:
+                await resync(worker)
+            host.alive.set()
+
+    def restarts(self) -> dict[str, int]:
+        """Host name to how often it was restarted."""
+        return {name: host.restarts for name, host in self._hosts.items()}
+
+    async def close(self) -> None:
+        """Kill the actors made here, and leave (or end, if started here) the Ray cluster."""
+        for host in self._hosts.values():
+            host.kill()
+        if self._owns_ray:
+            await asyncio.to_thread(ray.shutdown)
+
+
+def _final(death: WorkerDiedError, host: _Processes) -> WorkerDiedError:
+    if not host.spec.restartable:
+        return death
+    return WorkerDiedError(host.spec.name, f"{host.restarts} restarts were not enough; {death}")
+
+
+def _free() -> str:
+    """CPUs and GPUs that nobody has reserved, for the message of a wait."""
+    free = ray.available_resources()
+    return f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs free"
+
+
+def _fit_cpus(hosts: Sequence[HostSpec]) -> list[HostSpec]:
+    """The hosts with smaller CPU reservations where the cluster has too few CPUs.
+
+    Workers mostly wait for one another, so they may share cores; a reservation that is never
+    granted would be a run that never starts. GPUs are never shared this way.
+    """
+    wanted = sum(spec.num_cpus * spec.ranks for spec in hosts)
+    free = ray.available_resources().get("CPU", 0.0)
+    if wanted <= free:
+        return list(hosts)
+    log.warning("the run wants %g CPUs and Ray has %g free: its workers share them", wanted, free)
+    share = int(1000 * free / wanted) / 1000
+    # Ray takes fractions below 1 only: an actor of several CPUs gets a whole number of them.
+    fitted = [share * spec.num_cpus for spec in hosts]
+    return [
+        replace(spec, num_cpus=cpus if cpus < 1 else int(cpus))
+        for spec, cpus in zip(hosts, fitted, strict=True)
+    ]

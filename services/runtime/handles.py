@@ -1,0 +1,116 @@
+"""What the controller sees of a worker: a handle, and references to what it makes.
+
+`handle.method.remote(*args, num_returns=1)` starts the call and answers with a reference (a tuple
+of them for num_returns > 1). A reference may be awaited any number of times, or handed to another
+worker as an argument; then the value goes from worker to worker and the controller never holds it.
+"""
+
+import importlib
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker's process ended; the message names the worker and what is known of its end."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"worker {host} died: {reason}")
+        self.host = host
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a worker, where it will live: nothing is imported before `build`."""
+
+    target: str
+    """`package.module:Class`, or a function that makes one."""
+    args: tuple[Any, ...] = ()
+    """Positional arguments; small, since they are sent to the worker's process."""
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments."""
+
+    def build(self, **more: Any) -> Any:
+        """The object, with `more` keyword arguments."""
+        module, _, name = self.target.partition(":")
+        make = getattr(importlib.import_module(module), name)
+        return make(*self.args, **self.keywords, **more)
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """One process (on the local runtime: one thread) and the workers that live in it, in turn."""
+
+    name: str
+    """Unique in a run."""
+    workers: Mapping[str, Recipe]
+    """Worker name to recipe. The workers of a host never run at the same time."""
+    backbone: Recipe | None = None
+    """Made once and handed to every worker as `backbone`; None lets each make its own."""
+    ranks: int = 1
+    """Processes of a data-parallel group; each worker gets rank, world_size and rendezvous."""
+    num_cpus: float = 1
+    """CPUs a process reserves."""
+    num_gpus: float = 0
+    """GPUs a process reserves."""
+    threads: int = 1
+    """CPU threads a process computes with."""
+    restartable: bool = False
+    """Whether a death is mended by a new process; otherwise it ends the run."""
+
+
+class Reference(Protocol):
+    """A value that a worker is making, wherever it lives."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """The value; raises what the worker raised."""
+        ...
+
+    async def settled(self) -> float:
+        """Wait until the value is made, without moving it; the seconds of work it took."""
+        ...
+
+
+class Method(Protocol):
+    """A worker's method."""
+
+    def remote(self, *args: Any, num_returns: int = 1) -> Any:
+        """Start the call: a Reference, or a tuple of `num_returns` of them."""
+        ...
+
+
+class Handle(Protocol):
+    """A worker, wherever it lives; every attribute that is not declared here is a Method."""
+
+    name: str
+    host: str
+
+    def __getattr__(self, method: str) -> Method: ...
+
+    async def revived(self) -> None:
+        """Wait until the worker lives again; WorkerDiedError if it will not."""
+        ...
+
+
+Resync = Callable[[str], Awaitable[None]]
+"""Given the name of a restarted worker, brings it up to date."""
+
+
+class Runtime(Protocol):
+    """Starts workers, watches them, ends them."""
+
+    async def start(self, hosts: Sequence[HostSpec]) -> dict[str, Handle]:
+        """Worker name to handle, once every worker is made; raises what a constructor raised."""
+        ...
+
+    async def supervise(self, resync: Resync) -> None:
+        """Restart what may be restarted, and raise WorkerDiedError for the rest; never returns."""
+        ...
+
+    def restarts(self) -> dict[str, int]:
+        """Host name to how often it was restarted."""
+        ...
+
+    async def close(self) -> None:
+        """End every worker that was started here."""
+        ...
