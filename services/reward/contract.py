@@ -1,0 +1,138 @@
+"""What a reward is, and how its answers become records.
+
+A reward is a plain class: `version`, `requires` and `evaluate(batch)`. It answers with numbers or
+`Verdict`s; anything that is not a finite number becomes a `failed` record, never a value.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdm_core.types import ImageGroup, Prompt, RewardRecord
+
+FIELDS = ("prompt", "image", "metadata", "group")
+MAX_REASON = 500
+
+
+@dataclass(frozen=True)
+class RewardInput:
+    """One image to judge."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) uint8 RGB, contiguous; the reward may keep it."""
+    prompt: Prompt
+    """Text and metadata that the image was made for."""
+    group_id: int
+    """Its group in the run."""
+    sample: int
+    """Its row in the group."""
+    slot: int
+    """Its place on the S axis of the `ImageGroup`."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A value with what people want to know of it; None with a reason where there is no value."""
+
+    value: float | None
+    """The reward, or None when this image could not be judged."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named components, for people."""
+    reason: str = ""
+    """A short explanation, or the error."""
+
+
+Answer = float | Verdict
+
+
+class PointwiseReward(Protocol):
+    """Judges every image by itself."""
+
+    version: str
+    """Changes whenever the same image could get another value."""
+    requires: Sequence[str]
+    """What it reads, of `prompt`, `image`, `metadata`."""
+
+    def evaluate(self, batch: list[RewardInput]) -> Sequence[Answer]:
+        """One answer an image, in the same order."""
+        ...
+
+
+class GroupwiseReward(Protocol):
+    """Sees whole groups: rankers, "best of group". `requires` includes `group`."""
+
+    version: str
+    """Changes whenever the same group could get other values."""
+    requires: Sequence[str]
+    """What it reads; includes `group`."""
+
+    def evaluate(self, batch: list[list[RewardInput]]) -> Sequence[Sequence[Answer]]:
+        """One list of answers a group, both in the same order; a group's images share the slot."""
+        ...
+
+
+Reward = PointwiseReward | GroupwiseReward
+
+
+@runtime_checkable
+class ChecksPrompts(Protocol):
+    """A reward that can tell before the run whether it will be able to judge a prompt."""
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Raise ValueError saying what the prompt lacks."""
+        ...
+
+
+def is_groupwise(reward: Reward) -> bool:
+    """Whether the reward sees whole groups."""
+    return "group" in reward.requires
+
+
+def units_of(group: ImageGroup) -> list[list[RewardInput]]:
+    """The group's images, one list of its G samples for each slot."""
+    images = group.images_GS3HW.cpu().permute(0, 1, 3, 4, 2).contiguous().numpy()
+    assert images.dtype == np.uint8, images.dtype
+    return [
+        [
+            RewardInput(images[sample, slot], group.prompt, group.group_id, sample, slot)
+            for sample in range(images.shape[0])
+        ]
+        for slot in range(images.shape[1])
+    ]
+
+
+def record_of(
+    image: RewardInput, answer: Any, name: str, version: str, latency_s: float
+) -> RewardRecord:
+    """The record of one answer: `ready` with a finite value, else `failed` with the reason."""
+    verdict = answer if isinstance(answer, Verdict) else Verdict(answer)
+    value, reason = _finite(verdict)
+    return RewardRecord(
+        group_id=image.group_id,
+        sample=image.sample,
+        slot=image.slot,
+        reward=name,
+        state="failed" if value is None else "ready",
+        value=value,
+        version=version,
+        # A component that is not finite would not survive JSON; it is for people only.
+        parts={key: float(x) for key, x in verdict.parts.items() if math.isfinite(x)},
+        reason=reason[:MAX_REASON],
+        latency_s=latency_s,
+    )
+
+
+def _finite(verdict: Verdict) -> tuple[float | None, str]:
+    value = verdict.value
+    if value is None:
+        return None, verdict.reason or "the reward gave no value"
+    if not isinstance(value, Real):
+        return None, f"the reward gave {value!r}, a {type(value).__name__}; a number is allowed"
+    if not math.isfinite(value):
+        return None, f"the reward gave {float(value)}; a finite number is allowed"
+    return float(value), verdict.reason

@@ -1,0 +1,123 @@
+"""GenEval as a reward: a detector looks, `geneval_rules` judges."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.reward.contract import Answer, RewardInput, Verdict
+from services.reward.custom import load_attribute
+from services.reward.geneval_rules import (
+    DetectedObject,
+    check_metadata,
+    objects_by_class,
+    score_soft,
+    score_strict,
+)
+from tdm_core.types import Prompt
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+Detect = Callable[[NDArray[np.uint8]], Sequence[DetectedObject]]
+
+
+class GenevalReward:
+    """Counts, colours and positions of objects, as the prompt's metadata demands them."""
+
+    requires = ("image", "metadata")
+
+    def __init__(
+        self,
+        detector: str = "stickers",
+        score: Literal["strict", "soft"] = "strict",
+        threshold: float = 0.3,
+        counting_threshold: float = 0.9,
+    ) -> None:
+        """`detector` is `stickers` or python:module:function; thresholds are confidences."""
+        if score not in ("strict", "soft"):
+            raise ValueError(f"option score={score!r}: allowed are strict, soft")
+        for name, limit in (("threshold", threshold), ("counting_threshold", counting_threshold)):
+            if not isinstance(limit, int | float) or not 0 <= limit < 1:
+                raise ValueError(f"option {name}={limit!r}: allowed is a confidence in [0, 1)")
+        self._detect, self._classes = _detector(detector)
+        self._detector_name = detector
+        self._score = score
+        self._limits = (float(threshold), float(counting_threshold))
+        self.version = f"1:{detector}:{score}:{threshold:g}:{counting_threshold:g}"
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Raise ValueError where the metadata is not GenEval's or asks for an unknown class."""
+        check_metadata({**prompt.metadata, "prompt": prompt.text})
+        for clause in [*prompt.metadata.get("include", []), *prompt.metadata.get("exclude", [])]:
+            if self._classes and clause["class"] not in self._classes:
+                raise ValueError(
+                    f"the detector {self._detector_name!r} cannot see {clause['class']!r}, "
+                    f"only {', '.join(self._classes)}; use another detector or other prompts"
+                )
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """The chosen score of every image, both scores and the clauses' counts as parts."""
+        return [self._judge(item) for item in batch]
+
+    def _judge(self, item: RewardInput) -> Verdict:
+        metadata, detections = item.prompt.metadata, self._detect(item.image)
+        passed, reason = score_strict(metadata, detections, *self._limits)
+        soft = score_soft(metadata, detections, *self._limits)
+        found = objects_by_class(metadata, detections, *self._limits)
+        return Verdict(
+            value=float(passed) if self._score == "strict" else soft,
+            parts={"strict": float(passed), "soft": soft, **_clause_counts(metadata, found)},
+            reason=reason or "all clauses hold",
+        )
+
+
+def mean_by_tag(verdicts: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Mean value of every tag, from (tag, value) pairs; tags in the benchmark's order first."""
+    values: dict[str, list[float]] = {}
+    for tag, value in verdicts:
+        values.setdefault(tag, []).append(value)
+    order = [*(tag for tag in TAGS if tag in values), *(tag for tag in values if tag not in TAGS)]
+    return {tag: fmean(values[tag]) for tag in order}
+
+
+def benchmark_score(strict_by_tag: Mapping[str, float]) -> float:
+    """GenEval's score: the mean over its six tags of the mean 0/1 verdict."""
+    missing = [tag for tag in TAGS if tag not in strict_by_tag]
+    if missing:
+        raise ValueError(
+            f"no images of the tags {', '.join(missing)}; the score is the mean over all six, "
+            "so evaluate prompts of each"
+        )
+    return fmean(strict_by_tag[tag] for tag in TAGS)
+
+
+def _clause_counts(
+    metadata: Mapping[str, Any], found: Mapping[str, Sequence[DetectedObject]]
+) -> dict[str, float]:
+    """How many objects of each clause there are, and how many of those it takes fit its colour."""
+    counts: dict[str, float] = {}
+    for key in ("include", "exclude"):
+        for place, clause in enumerate(metadata.get(key, [])):
+            objects = found.get(clause["class"], [])
+            name = f"{key} {place} {clause['class']}"
+            counts[f"{name}: found"] = float(len(objects))
+            if "color" in clause:
+                fitting = sum(one.color == clause["color"] for one in objects[: clause["count"]])
+                counts[f"{name}: {clause['color']}"] = float(fitting)
+    return counts
+
+
+def _detector(name: str) -> tuple[Detect, tuple[str, ...]]:
+    """The function that detects, and the classes that it knows (empty where that is unknown)."""
+    if name == "stickers":
+        # Imported here, since no other detector needs the demo's world.
+        from services.demo.detector import detect
+        from services.demo.stickers import SHAPES
+
+        return detect, SHAPES
+    if not name.startswith("python:"):
+        raise ValueError(
+            f"option detector={name!r}: allowed are stickers, or your own as python:module:function"
+        )
+    return load_attribute(name), ()

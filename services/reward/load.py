@@ -1,0 +1,102 @@
+"""From a reward's section of the config to its instance; built-in kinds are imported on demand.
+
+The driver builds every reward once to check the config, so a constructor is cheap: it checks its
+options and leaves weights and connections to the first `evaluate`.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from services.config import RewardConfig
+from services.reward.contract import FIELDS, Reward
+from services.reward.custom import load_class
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """Where a built-in reward lives and what it needs installed."""
+
+    module: str
+    class_name: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+
+
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "geneval": BuiltIn("services.reward.geneval", "GenevalReward"),
+    "ocr": BuiltIn("services.reward.ocr", "OcrReward", ("rapidocr", "onnxruntime", "cv2"), "ocr"),
+    "jpeg_compressibility": BuiltIn("services.reward.jpeg", "JpegCompressibility"),
+    "jpeg_incompressibility": BuiltIn("services.reward.jpeg", "JpegIncompressibility"),
+}
+
+
+def load_reward(reward: RewardConfig) -> Reward:
+    """Build the reward; ValueError names a wrong kind, option, value or missing package."""
+    try:
+        reward_class = _class_of(reward.kind)
+        check_options(reward_class, reward.options)
+        instance = reward_class(**reward.options)
+        _check_contract(instance)
+    except ValueError as error:
+        raise ValueError(f"reward {reward.name!r} ({reward.kind}): {error}") from error
+    return instance
+
+
+def check_packages(packages: Sequence[str], extra: str) -> None:
+    """Raise ValueError naming the first package that is not installed and what installs it."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise ValueError(f"package {package!r} is missing; pip install 'tdm-r1[{extra}]'")
+
+
+def check_options(reward_class: type, options: Mapping[str, Any]) -> None:
+    """Raise ValueError naming an option that the constructor does not take, or one it lacks."""
+    parameters = [
+        parameter
+        for parameter in inspect.signature(reward_class).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+    ]
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [parameter.name for parameter in parameters]
+    for name in options:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"unknown option {name!r}{hint} (allowed: {', '.join(allowed) or 'none'})"
+            )
+    for parameter in parameters:
+        if parameter.default is inspect.Parameter.empty and parameter.name not in options:
+            raise ValueError(f"option {parameter.name!r} is missing; give it under `options`")
+
+
+def _class_of(kind: str) -> type:
+    if kind.startswith("python:"):
+        return load_class(kind)
+    if kind not in BUILT_IN:
+        raise ValueError(
+            f"unknown kind; allowed: {', '.join(BUILT_IN)}, or your own as python:module:Class"
+        )
+    built_in = BUILT_IN[kind]
+    check_packages(built_in.packages, built_in.extra)
+    return getattr(importlib.import_module(built_in.module), built_in.class_name)
+
+
+def _check_contract(instance: Any) -> None:
+    name = type(instance).__name__
+    if not callable(getattr(instance, "evaluate", None)):
+        raise ValueError(f"{name} has no evaluate(batch); see docs/rewards.md for the contract")
+    if not isinstance(getattr(instance, "version", None), str):
+        raise ValueError(f'{name} has no version; give it one, such as version = "1"')
+    requires = getattr(instance, "requires", None)
+    if not isinstance(requires, list | tuple | set | frozenset) or set(requires) - set(FIELDS):
+        raise ValueError(
+            f"{name}.requires is {requires!r}; it is a tuple of names out of {', '.join(FIELDS)}, "
+            'such as ("image",)'
+        )

@@ -1,0 +1,218 @@
+"""Images in, one record for every (sample, slot) out, whatever the reward does.
+
+A reward that raises is tried again with growing pauses; one that does not answer by the deadline is
+left behind on its thread and a fresh one is built. What is then missing is `failed` or `expired`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import cast
+
+from services.config import RewardConfig
+from services.reward.contract import (
+    MAX_REASON,
+    Answer,
+    ChecksPrompts,
+    GroupwiseReward,
+    PointwiseReward,
+    Reward,
+    RewardInput,
+    Verdict,
+    is_groupwise,
+    record_of,
+    units_of,
+)
+from services.reward.load import load_reward
+from tdm_core.types import ImageGroup, Prompt, RewardRecord, RewardState
+
+MAX_HUNG_THREADS = 4
+MAX_BACKOFF_S = 10.0
+Unit = list[RewardInput]
+
+logger = logging.getLogger(__name__)
+
+
+class RewardError(RuntimeError):
+    """A reward failed and the config says that this ends the run."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A batch without answers, and why."""
+
+    state: RewardState
+    reason: str
+    cause: BaseException | None = None
+
+
+def check_requirements(reward: RewardConfig, prompts: Sequence[Prompt]) -> None:
+    """Raise ValueError naming the first prompt that lacks what the reward reads, before the run."""
+    instance = load_reward(reward)
+    for prompt in prompts:
+        try:
+            if "metadata" in instance.requires and not prompt.metadata:
+                raise ValueError("it has no metadata; use a .jsonl file that has more than prompts")
+            if isinstance(instance, ChecksPrompts):
+                instance.check_prompt(prompt)
+        except ValueError as error:
+            raise ValueError(
+                f"reward {reward.name!r} ({reward.kind}) cannot judge the prompt "
+                f"{prompt.prompt_id} {prompt.text!r}: {error}"
+            ) from error
+
+
+class RewardWorker:
+    """Evaluates one reward, batch by batch; a plain class that holds one instance of it."""
+
+    def __init__(self, reward: RewardConfig, index: int = 0, backoff_s: float = 0.25) -> None:
+        """`index` tells workers of one pool apart; the first retry comes after `backoff_s`."""
+        self._settings = reward
+        self._index = index
+        self._backoff_s = backoff_s
+        self._reward: Reward | None = load_reward(reward)
+        self._version = self._reward.version
+        self._groupwise = is_groupwise(self._reward)
+        self._hung: list[threading.Thread] = []
+
+    def evaluate(self, groups: list[ImageGroup]) -> list[RewardRecord]:
+        """Records of every sample and slot: in the groups' order, then by sample, then by slot."""
+        records: list[RewardRecord] = []
+        for batch in self._batches([unit for group in groups for unit in units_of(group)]):
+            records.extend(self._judge(batch))
+        order = {group.group_id: place for place, group in enumerate(groups)}
+        records.sort(key=lambda record: (order[record.group_id], record.sample, record.slot))
+        if self._settings.on_failure == "drop_group":
+            return _drop_broken_groups(records)
+        return records
+
+    def _batches(self, units: list[Unit]) -> Iterator[list[Unit]]:
+        """Units cut or gathered to `batch_size` images; a groupwise reward's unit stays whole."""
+        size = self._settings.batch_size
+        if not self._groupwise:
+            images = [image for unit in units for image in unit]
+            yield from ([images[start : start + size]] for start in range(0, len(images), size))
+            return
+        batch: list[Unit] = []
+        for unit in units:
+            if batch and sum(map(len, batch)) + len(unit) > size:
+                yield batch
+                batch = []
+            batch.append(unit)
+        if batch:
+            yield batch
+
+    def _judge(self, batch: list[Unit]) -> list[RewardRecord]:
+        images = [image for unit in batch for image in unit]
+        started = time.monotonic()
+        answers = self._answers(batch, started + self._settings.deadline_s)
+        name, latency_s = self._settings.name, time.monotonic() - started
+        if isinstance(answers, Missing):
+            self._stop_if_told(answers.reason, answers.cause)
+            nothing = Verdict(None, reason=answers.reason)
+            records = [
+                record_of(image, nothing, name, self._version, latency_s) for image in images
+            ]
+            return [replace(record, state=answers.state) for record in records]
+        records = [
+            record_of(image, answer, name, self._version, latency_s)
+            for image, answer in zip(images, answers, strict=True)
+        ]
+        for record in records:
+            if record.state != "ready":
+                self._stop_if_told(record.reason, None)
+        return records
+
+    def _answers(self, batch: list[Unit], deadline: float) -> list[Answer] | Missing:
+        """Answers in image order, from as many attempts as the retries and the deadline allow."""
+        for attempt in range(self._settings.retries + 1):
+            outcome = self._attempt(batch, deadline)
+            if not isinstance(outcome, Missing) or outcome.state == "expired":
+                return outcome
+            logger.warning("%s: %s", self._who, outcome.reason, exc_info=outcome.cause)
+            pause_s = min(self._backoff_s * 2**attempt, MAX_BACKOFF_S)
+            if attempt == self._settings.retries or time.monotonic() + pause_s >= deadline:
+                return outcome
+            time.sleep(pause_s)
+        raise AssertionError("the last attempt returns")
+
+    def _attempt(self, batch: list[Unit], deadline: float) -> list[Answer] | Missing:
+        """One call of the reward, on a thread of its own so that a hung one can be left behind."""
+        self._hung = [thread for thread in self._hung if thread.is_alive()]
+        if len(self._hung) >= MAX_HUNG_THREADS:
+            return Missing("expired", f"{len(self._hung)} earlier evaluations still hang")
+        future: Future[tuple[Reward, list[Answer]]] = Future()
+        thread = threading.Thread(target=self._run, args=(self._reward, batch, future), daemon=True)
+        thread.start()
+        try:
+            error = future.exception(timeout=max(deadline - time.monotonic(), 0.0))
+        except TimeoutError:
+            # The hung thread keeps its instance; sharing that with the next batch would race.
+            self._hung.append(thread)
+            self._reward = None
+            reason = f"no answer within deadline_s={self._settings.deadline_s:g}"
+            logger.warning("%s: %s", self._who, reason)
+            return Missing("expired", reason)
+        if error is not None:
+            return Missing("failed", f"{type(error).__name__}: {error}", error)
+        self._reward, answers = future.result()
+        return answers
+
+    def _run(
+        self,
+        reward: Reward | None,
+        batch: list[Unit],
+        future: "Future[tuple[Reward, list[Answer]]]",
+    ) -> None:
+        try:
+            reward = reward or load_reward(self._settings)
+            if self._groupwise:
+                answers = cast(GroupwiseReward, reward).evaluate(batch)
+            else:
+                answers = [cast(PointwiseReward, reward).evaluate(batch[0])]
+            future.set_result((reward, _flat(answers, batch)))
+        except BaseException as error:  # even a reward's SystemExit must reach the waiting worker
+            future.set_exception(error)
+
+    def _stop_if_told(self, reason: str, cause: BaseException | None) -> None:
+        if self._settings.on_failure == "stop_run":
+            raise RewardError(
+                f"{self._who} failed and its on_failure is stop_run: {reason}; "
+                "mend the reward, or set on_failure to drop_sample or drop_group"
+            ) from cause
+
+    @property
+    def _who(self) -> str:
+        return f"reward {self._settings.name!r} ({self._settings.kind}), worker {self._index}"
+
+
+def _flat(answers: Sequence[Sequence[Answer]], batch: list[Unit]) -> list[Answer]:
+    """Answers in image order; ValueError where their number is not that of the images."""
+    got, expected = [len(part) for part in answers], [len(unit) for unit in batch]
+    if got != expected:
+        raise ValueError(
+            f"the reward gave {got} answers for {expected} images; "
+            "evaluate returns one answer an image, in the same order"
+        )
+    return [answer for part in answers for answer in part]
+
+
+def _drop_broken_groups(records: list[RewardRecord]) -> list[RewardRecord]:
+    """All records of a group `failed` where one of them is failed or expired."""
+    broken: dict[int, RewardRecord] = {}
+    for record in records:
+        if record.state in ("failed", "expired"):
+            broken.setdefault(record.group_id, record)
+    return [
+        record
+        if record.group_id not in broken or record.state != "ready"
+        else replace(record, state="failed", value=None, reason=_dropped(broken[record.group_id]))
+        for record in records
+    ]
+
+
+def _dropped(first: RewardRecord) -> str:
+    return f"group dropped: sample {first.sample} {first.state}: {first.reason}"[:MAX_REASON]

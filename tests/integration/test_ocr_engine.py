@@ -1,0 +1,45 @@
+"""The real engine reads text that a real font drew."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from services.config import RewardConfig
+from services.reward.worker import RewardWorker
+from tdm_core.types import ImageGroup, Prompt
+
+pytestmark = pytest.mark.integration
+
+
+def drawn(text: str, width: int = 192, height: int = 64) -> torch.Tensor:
+    """Text in Pillow's own font on a light ground, as (1, 3, H, W) uint8."""
+    image = Image.new("RGB", (width, height), (235, 230, 220))
+    font = ImageFont.load_default(size=28)
+    ImageDraw.Draw(image).text((10, 14), text, font=font, fill=(150, 20, 20))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+
+
+@pytest.fixture(scope="module")
+def worker() -> RewardWorker:
+    return RewardWorker(RewardConfig(name="text", kind="ocr", batch_size=2))
+
+
+def test_right_wrong_and_blank_images_are_told_apart(worker):
+    images = torch.stack([drawn("Grand Sale"), drawn("Grand Safe"), drawn("Zoo"), drawn("")])
+    prompt = Prompt("p:1", 'a shop with a sign "GRAND sale"')
+    right, near, wrong, blank = worker.evaluate([ImageGroup(0, prompt, 0, images)])
+    assert right.value == 1.0
+    assert near.value == pytest.approx(1 - 1 / 9)
+    assert wrong.value is not None
+    assert wrong.value < 0.3
+    assert blank.value == 0.0
+    assert right.reason == "read 'Grand Sale'"
+    assert blank.reason == "read ''"
+
+
+def test_reading_is_the_same_every_time_and_small_images_are_enlarged(worker):
+    small = torch.nn.functional.interpolate(drawn("OPEN", 96, 64).float(), scale_factor=0.5)
+    group = ImageGroup(0, Prompt("p:1", 'a sign "OPEN"'), 0, small.to(torch.uint8)[:, None][:1])
+    values = [worker.evaluate([group])[0].value for _ in range(3)]
+    assert values == [1.0, 1.0, 1.0]

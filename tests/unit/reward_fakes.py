@@ -1,0 +1,160 @@
+"""Rewards with a fault each, for tests; a config names them as python:reward_fakes:X."""
+
+import threading
+import time
+
+from services.reward.contract import Verdict
+
+release = threading.Event()
+
+
+class Brightness:
+    """The image's first byte."""
+
+    version = "7"
+    requires = ("image",)
+
+    def __init__(self):
+        self.batches = []
+
+    def evaluate(self, batch):
+        self.batches.append(len(batch))
+        return [float(item.image[0, 0, 0]) for item in batch]
+
+
+ODD_ANSWERS = (
+    0.5,
+    float("nan"),
+    float("inf"),
+    None,
+    "good",
+    Verdict(0.25, {"a": 1, "b": float("nan")}, "because"),
+    Verdict(None, reason="it is blank"),
+    True,
+)
+
+
+class Odd(Brightness):
+    """Answers of every kind, chosen by the image's first byte."""
+
+    def evaluate(self, batch):
+        return [ODD_ANSWERS[int(item.image[0, 0, 0])] for item in batch]
+
+
+class Flaky(Brightness):
+    """Raises on its first `faults` calls."""
+
+    def __init__(self, faults):
+        super().__init__()
+        self.faults = faults
+
+    def evaluate(self, batch):
+        if self.faults > 0:
+            self.faults -= 1
+            raise OSError("the judge is away")
+        return super().evaluate(batch)
+
+
+class Picky(Brightness):
+    """Raises on a batch that has a byte of 13."""
+
+    def evaluate(self, batch):
+        if any(item.image[0, 0, 0] == 13 for item in batch):
+            raise RuntimeError("thirteen")
+        return super().evaluate(batch)
+
+
+class Hanging(Brightness):
+    """Does not answer on a byte of 13 until the test releases it."""
+
+    def evaluate(self, batch):
+        if any(item.image[0, 0, 0] == 13 for item in batch):
+            release.wait(20)
+        return super().evaluate(batch)
+
+
+class Quitting(Brightness):
+    """Tries to end the process."""
+
+    def evaluate(self, batch):
+        raise SystemExit(3)
+
+
+class Short(Brightness):
+    """One answer too few."""
+
+    def evaluate(self, batch):
+        return super().evaluate(batch)[1:]
+
+
+class Ranks:
+    """Groupwise: the place of every image in its group."""
+
+    version = "1"
+    requires = ("image", "group")
+
+    def evaluate(self, batch):
+        return [self._ranks([int(item.image[0, 0, 0]) for item in group]) for group in batch]
+
+    def _ranks(self, values):
+        return [float(sorted(values).index(value)) for value in values]
+
+
+class Slow(Brightness):
+    """Takes 50 ms."""
+
+    def evaluate(self, batch):
+        time.sleep(0.05)
+        return super().evaluate(batch)
+
+
+class NeedsMetadata(Brightness):
+    """Reads metadata, and wants a colour in it."""
+
+    requires = ("image", "metadata")
+
+    def check_prompt(self, prompt):
+        if "colour" not in prompt.metadata:
+            raise ValueError('its metadata has no "colour"')
+
+
+class NoVersion:
+    """Lacks a version."""
+
+    requires = ("image",)
+
+    def evaluate(self, batch):
+        return [0.0] * len(batch)
+
+
+class NoEvaluate:
+    """Lacks evaluate."""
+
+    version = "1"
+    requires = ("image",)
+
+
+class UnknownField(Brightness):
+    """Requires what nobody has."""
+
+    requires = ("depth",)
+
+
+class Seen:
+    """What a detector found."""
+
+    def __init__(self, class_name, color=None, score=0.95, box=(0, 0, 10, 10)):
+        self.class_name, self.color, self.score, self.box = class_name, color, score, box
+
+
+SIGHTS = (
+    [],
+    [Seen("dog", "red"), Seen("dog", "blue", 0.5)],
+    [Seen("cat", "black", box=(0, 0, 10, 10)), Seen("dog", "red", box=(40, 0, 50, 10))],
+    [Seen("cat", "black", box=(40, 0, 50, 10)), Seen("dog", "red", box=(0, 0, 10, 10))],
+)
+
+
+def detect(image):
+    """A detector that finds what the image's first byte says."""
+    return SIGHTS[int(image[0, 0, 0])]

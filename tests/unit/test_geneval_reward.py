@@ -1,0 +1,121 @@
+"""GenEval as a reward: hand-computed verdicts over a detector that says what it is told."""
+
+import numpy as np
+import pytest
+
+from services.config import RewardConfig
+from services.reward.contract import RewardInput
+from services.reward.geneval import GenevalReward, benchmark_score, mean_by_tag
+from services.reward.worker import check_requirements
+from tdm_core.types import Prompt
+
+pytestmark = pytest.mark.unit
+
+DETECTOR = "python:reward_fakes:detect"
+RED_DOGS = Prompt(
+    "p:1",
+    "two red dogs",
+    {"tag": "colors", "include": [{"class": "dog", "count": 2, "color": "red"}]},
+)
+DOG_RIGHT_OF_CAT = Prompt(
+    "p:2",
+    "a dog right of a cat",
+    {
+        "tag": "position",
+        "include": [
+            {"class": "cat", "count": 1},
+            {"class": "dog", "count": 1, "position": ["right of", 0]},
+        ],
+    },
+)
+ONE_DOG = Prompt(
+    "p:3",
+    "one dog",
+    {
+        "tag": "counting",
+        "include": [{"class": "dog", "count": 1}],
+        "exclude": [{"class": "dog", "count": 2}],
+    },
+)
+
+
+def judge(prompt: Prompt, *sights: int, **options):
+    images = [np.full((4, 4, 3), sight, dtype=np.uint8) for sight in sights]
+    batch = [RewardInput(image, prompt, 0, i, 0) for i, image in enumerate(images)]
+    return GenevalReward(detector=DETECTOR, **options).evaluate(batch)
+
+
+def test_strict_is_the_benchmarks_verdict_and_soft_the_share_of_conditions():
+    nothing, one_red = judge(RED_DOGS, 0, 1)
+    assert (nothing.value, one_red.value) == (0.0, 0.0)
+    # Presence 0/2 and colour 0/2; then presence 2/2 and colour 1/2.
+    assert [verdict.value for verdict in judge(RED_DOGS, 0, 1, score="soft")] == [0.0, 0.75]
+    assert one_red.reason == "expected red dog>=2, found 1"
+
+
+def test_positions_count():
+    right, left = judge(DOG_RIGHT_OF_CAT, 2, 3)
+    assert (right.value, left.value) == (1.0, 0.0)
+    assert right.reason == "all clauses hold"
+    assert left.reason == "expected dog right of target, found otherwise"
+
+
+def test_parts_name_both_scores_and_what_each_clause_found():
+    (verdict,) = judge(RED_DOGS, 1)
+    assert verdict.parts == {
+        "strict": 0.0,
+        "soft": 0.75,
+        "include 0 dog: found": 2.0,
+        "include 0 dog: red": 1.0,
+    }
+    (verdict,) = judge(ONE_DOG, 1, counting_threshold=0.4)
+    assert verdict.parts["exclude 0 dog: found"] == 2.0
+
+
+def test_counting_has_its_own_threshold():
+    assert judge(ONE_DOG, 1)[0].value == 1.0
+    assert judge(ONE_DOG, 1, counting_threshold=0.4)[0].value == 0.0
+    assert judge(RED_DOGS, 1, threshold=0.6)[0].reason == "expected dog>=2, found 1"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": "medium"}, "allowed are strict, soft"),
+        ({"threshold": 1}, r"allowed is a confidence in \[0, 1\)"),
+        ({"counting_threshold": "high"}, "counting_threshold='high'"),
+        ({"detector": "yolo"}, "allowed are stickers, or your own as python:module:function"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        GenevalReward(**{"detector": DETECTOR, **options})
+
+
+def test_a_prompt_without_clauses_is_named_before_the_run():
+    config = RewardConfig(name="g", kind="geneval", options={"detector": DETECTOR})
+    check_requirements(config, [RED_DOGS, DOG_RIGHT_OF_CAT, ONE_DOG])
+    with pytest.raises(ValueError, match=r"the prompt p:9 'a dog': it has no metadata"):
+        check_requirements(config, [RED_DOGS, Prompt("p:9", "a dog")])
+    with pytest.raises(ValueError, match=r"the prompt p:8 'a cat': .*has no clause"):
+        check_requirements(config, [Prompt("p:8", "a cat", {"style": "ink"})])
+
+
+def test_the_version_changes_with_every_option():
+    versions = {
+        GenevalReward(detector=DETECTOR, **options).version
+        for options in ({}, {"score": "soft"}, {"threshold": 0.2}, {"counting_threshold": 0.2})
+    }
+    assert len(versions) == 4
+
+
+def test_the_benchmark_is_the_mean_over_tags_not_over_images():
+    pairs = [("counting", 1.0), ("counting", 0.0), ("single_object", 1.0), ("own", 0.0)]
+    by_tag = mean_by_tag(pairs)
+    assert list(by_tag.items()) == [("single_object", 1.0), ("counting", 0.5), ("own", 0.0)]
+    with pytest.raises(ValueError, match="no images of the tags two_object, colors, position"):
+        benchmark_score(by_tag)
+    others = {"two_object": 0.25, "colors": 1.0, "position": 0.0, "color_attr": 0.25}
+    assert benchmark_score({**by_tag, **others}) == pytest.approx(
+        (1 + 0.5 + 0.25 + 1 + 0 + 0.25) / 6
+    )
