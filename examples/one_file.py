@@ -31,6 +31,7 @@ from tdm_core.losses.generator import generator_loss
 from tdm_core.losses.surrogate import surrogate_loss, update_velocity_power
 from tdm_core.microbatches import passes
 from tdm_core.optimizer import RoleOptimizer
+from tdm_core.prompt_order import prompt_index
 from tdm_core.replay_buffer import ReplayBuffer
 from tdm_core.sampler import initial_noise, sample
 from tdm_core.toy import ToyDenoiser, UpperHalfReward, decode, two_by_two
@@ -46,6 +47,9 @@ TOY = AlgorithmConfig(
     replay=ReplayConfig(max_staleness_generator=0, max_staleness_surrogate=0),
 )
 """On-policy, and with learning rates for a network of five thousand weights."""
+
+NUM_LABELS = 2
+"""Prompts of the toy world."""
 
 GOLDEN = (
     "reward/upper_half/mean",
@@ -98,7 +102,7 @@ def rollout(
     generator: ToyDenoiser, config: AlgorithmConfig, seed: int, group_id: int, version: int
 ) -> tuple[RolloutGroup, ImageGroup]:
     """One prompt group by the current generator: its trajectory, and what a reward sees."""
-    world, label = generator.world, group_id % 2
+    world, label = generator.world, prompt_index(seed, group_id, NUM_LABELS)
     noise = initial_noise(seed, group_id, config.group_size, world.latent_shape, world.means_MD)
     conditioning = world.conditioning([label])
     trajectory = sample(generator, noise, conditioning, config.sampler)

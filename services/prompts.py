@@ -1,17 +1,18 @@
 """Prompt files, and the order in which a run draws from them.
 
 A `.jsonl` file holds one object a line: GenEval's schema, or `{"prompt": ...}` with whatever else a
-reward reads. Any other file is plain text, one prompt a line. Occurrence n of a run is place
-n % N of the shuffle of epoch n // N, a function of the seed alone, so a run resumes from n.
+reward reads. Any other file is plain text, one prompt a line. Occurrence n of a run is a
+function of the seed and n alone, so a run resumes from n.
 """
 
 import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tdm_core.prompt_order import prompt_index
 
 if TYPE_CHECKING:
     from tdm_core.types import Prompt
@@ -141,7 +142,6 @@ class PromptSource:
         self._prompts = tuple(prompts)
         self._seed = seed
         self._position = 0
-        self._order = lru_cache(maxsize=2)(self._shuffle)
 
     def take(self, count: int) -> "list[tuple[int, Prompt]]":
         """The next `count` occurrences as (group_id, prompt); the group_id is the occurrence."""
@@ -151,8 +151,7 @@ class PromptSource:
 
     def prompt_of(self, group_id: int) -> "Prompt":
         """The prompt of an occurrence, drawn already or not."""
-        epoch, place = divmod(group_id, len(self._prompts))
-        return self._prompts[self._order(epoch)[place]]
+        return self._prompts[prompt_index(self._seed, group_id, len(self._prompts))]
 
     def state_dict(self) -> dict[str, int | str]:
         """What resumes the walk: the next occurrence, and what the order depends on."""
@@ -167,14 +166,6 @@ class PromptSource:
                     "resume with the prompt file and the seed that the run began with"
                 )
         self._position = int(state["position"])
-
-    def _shuffle(self, epoch: int) -> list[int]:
-        # Sorting by keyed hashes, not random.shuffle: its result may change with Python's version.
-        return sorted(range(len(self._prompts)), key=lambda place: self._key(epoch, place))
-
-    def _key(self, epoch: int, place: int) -> bytes:
-        text = f"{self._seed}:prompts:{epoch}:{place}"
-        return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
     def _fingerprint(self) -> str:
         texts = json.dumps([prompt.text for prompt in self._prompts])
