@@ -1,0 +1,1 @@
+"""The bundled tiny world: sticker boards, their prompts and detector, and a tiny real model."""
