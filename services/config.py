@@ -178,7 +178,9 @@ class ClusterConfig(Section):
     gpus: GpusConfig = Field(default_factory=GpusConfig)
     """GPU reservations."""
     heartbeat_s: float = Field(default=30, gt=0)
-    """Seconds in which a dead or hung worker is noticed."""
+    """Seconds in which a dead worker is noticed, and between reports of a long wait."""
+    deadline_s: float = Field(default=3600, gt=0)
+    """Seconds until a wait for a worker ends the run, saying what it waited for."""
     max_restarts: int = Field(default=3, ge=0)
     """Restarts of one worker before the run ends."""
 

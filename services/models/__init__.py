@@ -1,1 +1,0 @@
-"""Model families behind one interface: a backbone, and the roles that share it."""

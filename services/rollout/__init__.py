@@ -1,1 +1,0 @@
-"""Rollout: prompts to trajectories and images, with the newest generator that has arrived."""
