@@ -1,0 +1,1 @@
+"""The generator learner: fake score and generator, each with an optimizer engine of its own."""
