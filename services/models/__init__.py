@@ -1,0 +1,1 @@
+"""Model families behind one interface: a backbone, and the roles that share it."""

@@ -1,0 +1,1 @@
+"""Rollout: prompts to trajectories and images, with the newest generator that has arrived."""
