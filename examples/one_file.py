@@ -115,10 +115,10 @@ def rollout(
 
 
 def train(
-    config: AlgorithmConfig, iterations: int, seed: int = 0, dtype: torch.dtype = torch.float64
+    config: AlgorithmConfig, iterations: int, seed: int = 0, roles: Roles | None = None
 ) -> Iterator[dict[str, float]]:
-    """The paper's Algorithm 1, on-policy; yields each iteration's metrics."""
-    roles = make_roles(dtype)
+    """The paper's Algorithm 1, on-policy; trains `roles` and yields each iteration's metrics."""
+    roles = roles or make_roles(torch.float64)
     unconditional = roles.teacher.world.unconditional
     phi = make_optimizer(roles.surrogate, config.surrogate, config)
     f = make_optimizer(roles.fake_score, config.fake_score, config)
@@ -127,6 +127,16 @@ def train(
     replay = ReplayBuffer(config.replay, [reward.name], config.sampler.num_steps)
     normaliser = AdvantageNormaliser(config.advantages, weights=[1.0])
     velocity_power = 0.0
+
+    def step_followers(version: int, metrics: Metrics) -> None:
+        """The surrogate with its average, and the fake score, each by its own gradient."""
+        metrics["surrogate/grad_norm"] = phi.step()
+        ema_update(
+            roles.surrogate_ema.parameters(),
+            roles.surrogate.parameters(),
+            surrogate_retained(version, config.surrogate),
+        )
+        metrics["fake_score/grad_norm"] = f.step()
 
     for version in range(iterations):
         # 0. Rollout, then rewards; a deterministic path gives every boundary the final reward.
@@ -151,20 +161,17 @@ def train(
             )
             phi.backward(loss)
             metrics.add(terms)
-        metrics["surrogate/grad_norm"] = phi.step()
         velocity_power = update_velocity_power(velocity_power, metrics["surrogate/velocity_power"])
-        ema_update(
-            roles.surrogate_ema.parameters(),
-            roles.surrogate.parameters(),
-            surrogate_retained(version, config.surrogate),
-        )
 
         # 2. The fake score follows the generator.
         for p in passes(fresh, config, seed, version):
             loss, terms = fake_score_loss(p, roles.generator, roles.fake_score, roles.teacher)
             f.backward(loss)
             metrics.add(terms)
-        metrics["fake_score/grad_norm"] = f.step()
+
+        # Gauss-Seidel: the generator sees the updated nets. Jacobi: those from before the step.
+        if config.update_order == "gauss_seidel":
+            step_followers(version, metrics)
 
         # 3. The generator climbs the surrogate, held to the teacher by the reverse KL.
         for p in passes(fresh, config, seed, version):
@@ -173,6 +180,8 @@ def train(
             )
             theta.backward(loss)
             metrics.add(terms)
+        if config.update_order == "jacobi":
+            step_followers(version, metrics)
         metrics["generator/grad_norm"] = theta.step()
         yield metrics
 

@@ -58,7 +58,7 @@ class RollingSpread:
         self.window.append((squares.tolist(), counted.sum(0).double().tolist()))
 
     def std(self) -> Tensor:
-        """(K,) float64; 0 where nothing was seen."""
+        """(K,) float64, 0 in a column where nothing was seen; at least one group was added."""
         squares, counts = (
             torch.tensor(part, dtype=torch.float64).sum(0)
             for part in zip(*self.window, strict=True)
@@ -93,6 +93,8 @@ class GroupAdvantages:
     """(G, K) float64, 0 where invalid."""
     valid_GK: Tensor
     """(G, K) bool."""
+    clipped_GK: Tensor
+    """(G, K) bool: cut by the clip, before any re-centring."""
 
 
 class AdvantageNormaliser:
@@ -121,7 +123,11 @@ class AdvantageNormaliser:
             advantages = scaled.clamp(-self.config.clip, self.config.clip)
             if self.config.recentre:
                 advantages = centred(advantages, valid)
-            results.append(GroupAdvantages(torch.where(valid, advantages, 0.0), valid))
+            results.append(
+                GroupAdvantages(
+                    torch.where(valid, advantages, 0.0), valid, scaled.abs() > self.config.clip
+                )
+            )
         return results
 
     def _terms(self, group: GroupRewards) -> list[Tensor]:
@@ -162,16 +168,28 @@ class AdvantageNormaliser:
         if self.config.combination == "per_reward_advantage":
             raw = torch.cat([g.rewards_RGK[index] for g in groups])
         else:
-            raw = torch.cat([self._raw_sum(g) for g in groups])
+            raw = torch.cat(self._raw_sums(groups))
         mask = torch.cat(list(masks))
         deviation = torch.where(mask, raw - masked_mean(raw, mask, 0), 0.0)
         return masked_mean(deviation.square(), mask, 0).sqrt()[0] + self.config.std_floor
 
-    def _raw_sum(self, group: GroupRewards) -> Tensor:
-        """Weighted sum of raw rewards (G, K), an absent one standing at its group's mean."""
-        means = masked_mean(group.rewards_RGK, group.valid_RGK, 1)
-        filled = torch.where(group.valid_RGK, group.rewards_RGK, means)
-        return (self.weights[:, None, None] * filled).sum(0)
+    def _raw_sums(self, groups: Sequence[GroupRewards]) -> list[Tensor]:
+        """Weighted sums of raw rewards (G, K): an absent one stands at its group's mean, or at the
+        batch's where the whole group lacks it, never at 0."""
+        overall = masked_mean(
+            torch.cat([g.rewards_RGK for g in groups], dim=1),
+            torch.cat([g.valid_RGK for g in groups], dim=1),
+            1,
+        )
+        sums = []
+        for group in groups:
+            present = group.valid_RGK.any(1, keepdim=True)
+            means = torch.where(
+                present, masked_mean(group.rewards_RGK, group.valid_RGK, 1), overall
+            )
+            filled = torch.where(group.valid_RGK, group.rewards_RGK, means)
+            sums.append((self.weights[:, None, None] * filled).sum(0))
+        return sums
 
     def state(self) -> list[list[list[list[float]]]]:
         """JSON-able; what `load_state` takes."""

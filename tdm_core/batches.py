@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tdm_core.advantages import AdvantageNormaliser, GroupAdvantages, GroupRewards
+from tdm_core.config import AdvantageConfig
 from tdm_core.denoiser import expand_rows
 from tdm_core.types import FreshBatch, RewardedBatch, RewardedGroup, RolloutGroup
 
@@ -37,7 +38,7 @@ def rewarded_batch(
         fresh=fresh_batch([group.group for group in groups]),
         advantages_NK=torch.cat([a.advantages_GK for a in advantages]),
         valid_NK=torch.cat([a.valid_GK for a in advantages]),
-        statistics=reward_statistics(rewards, advantages, names, normaliser.config.clip),
+        statistics=reward_statistics(rewards, advantages, names, normaliser.config),
     )
 
 
@@ -45,23 +46,26 @@ def reward_statistics(
     rewards: Sequence[GroupRewards],
     advantages: Sequence[GroupAdvantages],
     names: Sequence[str],
-    clip: float,
+    config: AdvantageConfig,
 ) -> dict[str, float]:
     """What people watch: means over valid entries only, shares over all groups or rows."""
     valid = torch.cat([a.valid_GK for a in advantages])
     values = torch.cat([a.advantages_GK for a in advantages])
+    clipped = torch.cat([a.clipped_GK for a in advantages])
     # A group without contrast in the last column teaches the surrogate nothing.
     silent = [not bool(a.advantages_GK[:, -1].any()) for a in advantages]
     statistics = {
         "advantage/zero_signal": sum(silent) / len(silent),
         "advantage/abs_mean": _mean(values.abs(), valid),
-        "advantage/clipped": _mean((values.abs() >= clip).double(), valid),
+        "advantage/clipped": _mean(clipped.double(), valid),
         "advantage/valid": float(valid.double().mean()),
     }
     for index, name in enumerate(names):
         column = torch.cat([group.rewards_RGK[index] for group in rewards])
         mask = torch.cat([group.valid_RGK[index] for group in rewards])
-        final = column[:, -1][mask[:, -1]]
+        # The gains of a path telescope to the final image's reward.
+        total = column.sum(1) if config.per_step == "gain" else column[:, -1]
+        final = total[~total.isnan()]
         if final.numel():
             statistics[f"reward/{name}/mean"] = float(final.mean())
             statistics[f"reward/{name}/std"] = float(final.std(correction=0))

@@ -41,9 +41,9 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         _require(
-            1 <= self.num_steps <= 47,
-            f"sampler.num_steps={self.num_steps}: allowed 1 to 47, past that the lower bound of "
-            "tau leaves the unit interval; use fewer steps",
+            1 <= self.num_steps <= 49,
+            f"sampler.num_steps={self.num_steps}: allowed 1 to 49, past that the first boundary "
+            "leaves no room for tau below 1; use fewer steps",
         )
         _require(self.shift > 0, f"sampler.shift={self.shift} must be positive; 3.0 is usual")
 
@@ -63,7 +63,8 @@ class SurrogateConfig:
     gate_threshold: float = 0.5
     """Rule (b): gate when the squared distance to the teacher, M, exceeds this. 0 is off."""
     threshold_scale: ThresholdScale = "relative"
-    """`relative` divides D, Dref and M by a running mean of Dref before rules (a) and (b)."""
+    """`relative` divides D, Dbar, Dref and M by a running mean of the teacher's squared velocity
+    before rules (a) and (b); `absolute` leaves them as they are."""
     regulariser: float = 1e-3
     """Weight of M = mean (v_phi - v_psi)^2 in the loss."""
     step_weight: bool = True
@@ -164,6 +165,14 @@ class AdvantageConfig:
     recentre: bool = True
     """Subtract the group mean again after the clip; the authors do not."""
 
+    def __post_init__(self) -> None:
+        _require(
+            self.rolling_groups >= 1,
+            f"advantages.rolling_groups={self.rolling_groups}: the window needs at least 1 group",
+        )
+        _require(self.std_floor > 0, f"advantages.std_floor={self.std_floor} must be positive")
+        _require(self.clip > 0, f"advantages.clip={self.clip} must be positive")
+
 
 @dataclass(frozen=True)
 class ReplayConfig:
@@ -182,8 +191,7 @@ class ReplayConfig:
         _require(self.max_reuse >= 1, f"replay.max_reuse={self.max_reuse}: at least 1")
         _require(self.max_staleness_generator >= 0, "replay.max_staleness_generator must be >= 0")
         _require(
-            (self.max_staleness_surrogate == 0) == (self.max_staleness_generator == 0)
-            or self.max_staleness_surrogate >= self.max_staleness_generator,
+            self.max_staleness_surrogate >= self.max_staleness_generator,
             f"replay.max_staleness_surrogate={self.max_staleness_surrogate} is below "
             f"max_staleness_generator={self.max_staleness_generator}; the surrogate may be the "
             "staler reader, never the younger one",
@@ -243,6 +251,16 @@ class AlgorithmConfig:
             1 <= self.slots_per_update <= self.sampler.num_steps,
             f"slots_per_update={self.slots_per_update}: allowed 1 to "
             f"sampler.num_steps={self.sampler.num_steps}",
+        )
+        _require(
+            0.001 <= self.tau_offset <= 0.5,
+            f"tau_offset={self.tau_offset}: allowed 0.001 to 0.5; tau must stay clear of the "
+            "boundary, where the exact velocity diverges",
+        )
+        _require(
+            self.replay.capacity_groups >= self.num_groups,
+            f"replay.capacity_groups={self.replay.capacity_groups} is below num_groups="
+            f"{self.num_groups}, so no batch would ever be drawn; use at least {self.num_groups}",
         )
         truncation = self.generator.truncation
         _require(

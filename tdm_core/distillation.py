@@ -9,6 +9,8 @@ needs prompts alone: the trajectories are the student's own.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from tdm_core.config import AlgorithmConfig
 from tdm_core.denoiser import Denoiser
 from tdm_core.losses.fake_score import fake_score_loss
@@ -44,13 +46,15 @@ class Distiller:
         Several batches follow the student more closely; the student itself learns on the last.
         """
         metrics: dict[str, float] = {}
+        first = step * len(batches)
         for turn, batch in enumerate(batches):
-            for p in passes(batch, self.config, seed, step * len(batches) + turn):
+            for p in passes(batch, self.config, seed, first + turn):
                 loss, terms = fake_score_loss(p, self.generator, self.fake_score, self.teacher)
                 self.fake_score_optimizer.backward(loss)
                 _accumulate(metrics, terms, turn == len(batches) - 1)
             self.fake_score_optimizer.step()
-        for p in passes(batches[-1], self.config, seed, step):
+        # The key of the last fake-score step: both roles then share its slots and its tau.
+        for p in passes(batches[-1], self.config, seed, first + len(batches) - 1):
             loss, terms = generator_loss(
                 p, self.generator, self.fake_score, self.teacher, self.teacher, self.unconditional
             )
@@ -60,6 +64,6 @@ class Distiller:
         return metrics
 
 
-def _accumulate(metrics: dict[str, float], terms: dict, wanted: bool) -> None:
+def _accumulate(metrics: dict[str, float], terms: dict[str, Tensor], wanted: bool) -> None:
     for name, value in terms.items() if wanted else ():
         metrics[name] = metrics.get(name, 0.0) + float(value)

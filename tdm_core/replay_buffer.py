@@ -5,6 +5,7 @@ each. `draw_rewarded` (surrogate) gives groups whose rewards have arrived, each 
 most once, younger first. So a slow reward costs the surrogate freshness and the generator nothing.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,23 +77,30 @@ class ReplayBuffer:
     def attach_rewards(self, records: Iterable[RewardRecord]) -> list[int]:
         """Join records to their groups; gives the groups that became whole or changed.
 
-        A record for a group that has left is counted and dropped. `pending` changes nothing.
+        A record for a group that has left is counted and dropped. `pending` changes nothing, and
+        neither does a record that says again what is known: a repeated delivery is no revision.
         """
-        touched: set[int] = set()
+        changed: set[int] = set()
         for record in records:
             entry = self._entries.get(record.group_id)
             if entry is None:
                 self.counts.late_records += 1
-            elif record.state != "pending":
-                place = (self._reward_index(record), record.sample, record.slot)
-                value = float("nan") if record.value is None else record.value
-                entry.rewards_RGS[place] = value
-                entry.settled_RGS[place] = True
-                touched.add(record.group_id)
-        revised = [gid for gid in sorted(touched) if self._entries[gid].rewarded]
+            elif record.state != "pending" and self._settle(entry, record):
+                changed.add(record.group_id)
+        revised = [gid for gid in sorted(changed) if self._entries[gid].rewarded]
         for group_id in revised:
             self._entries[group_id].revision += 1
         return revised
+
+    def _settle(self, entry: _Entry, record: RewardRecord) -> bool:
+        """Write one verdict; whether anything changed. A value that is not finite is a failure."""
+        place = self._place(entry, record)
+        known, settled = float(entry.rewards_RGS[place]), bool(entry.settled_RGS[place])
+        value = record.value if record.value is not None else math.nan
+        value = value if math.isfinite(value) else math.nan
+        entry.rewards_RGS[place] = value
+        entry.settled_RGS[place] = True
+        return not settled or (value != known and not (math.isnan(value) and math.isnan(known)))
 
     def draw_fresh(self, policy_version: int, num_groups: int) -> list[RolloutGroup] | None:
         """`num_groups` groups for the generator, oldest first; None when there are too few."""
@@ -158,13 +166,20 @@ class ReplayBuffer:
         self.counts.dropped_unrewarded += not entry.rewarded
         self.counts.dropped_unused += entry.num_draws == 0
 
-    def _reward_index(self, record: RewardRecord) -> int:
+    def _place(self, entry: _Entry, record: RewardRecord) -> tuple[int, int, int]:
+        """Where the record belongs in (R, G, S)."""
         if record.reward not in self.reward_names:
             raise ValueError(
                 f"record of reward {record.reward!r}; this buffer knows "
                 f"{', '.join(self.reward_names)}"
             )
-        return self.reward_names.index(record.reward)
+        size = entry.group.group_size
+        if not (0 <= record.sample < size and 0 <= record.slot < self.num_slots):
+            raise ValueError(
+                f"record of group {record.group_id} names sample {record.sample}, slot "
+                f"{record.slot}; allowed are 0 to {size - 1} and 0 to {self.num_slots - 1}"
+            )
+        return self.reward_names.index(record.reward), record.sample, record.slot
 
     def _rewarded(self, entry: _Entry) -> RewardedGroup:
         rewards = per_step_rewards(entry.rewards_RGS, self.num_steps)
@@ -178,7 +193,9 @@ class ReplayBuffer:
             group = entry.group
             named = {f"conditioning.{k}": v for k, v in group.conditioning.items()}
             named["boundaries"] = group.trajectory.boundaries_GKCHW
-            named["rewards"], named["settled"] = entry.rewards_RGS, entry.settled_RGS
+            # Later records write into these two in place; a snapshot must not move with them.
+            named["rewards"] = entry.rewards_RGS.clone()
+            named["settled"] = entry.settled_RGS.clone()
             tensors.update({f"{group_id}/{name}": value for name, value in named.items()})
             facts.append(
                 {

@@ -26,6 +26,7 @@ from tdm_core.denoiser import (
     clean_from_velocity,
     conditional_and_unconditional,
     guide,
+    guided_velocity,
 )
 from tdm_core.losses.replay import replay_step
 from tdm_core.microbatches import Pass
@@ -81,14 +82,9 @@ def reward_direction(
 ) -> tuple[Tensor, Tensor]:
     """d_rl (N, C, H, W) and wd (N,) at its own renoised state."""
     scale = config.reward_guidance
-    pair = conditional_and_unconditional(surrogate, x_tau, tau, conditioning, unconditional)
-    surrogate_clean = clean_from_velocity(x_tau, guide(*pair, scale), tau)
-    if config.pure_reward_direction:
-        base = guide(
-            *conditional_and_unconditional(teacher, x_tau, tau, conditioning, unconditional), scale
-        )
-    else:
-        base = teacher(x_tau, tau, conditioning)
+    rows = (x_tau, tau, conditioning, unconditional)
+    surrogate_clean = clean_from_velocity(x_tau, guided_velocity(surrogate, *rows, scale), tau)
+    base = guided_velocity(teacher, *rows, scale if config.pure_reward_direction else 1.0)
     direction = surrogate_clean - clean_from_velocity(x_tau, base, tau)
     return direction, row_normaliser(clean, surrogate_clean, config)
 
