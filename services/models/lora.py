@@ -7,6 +7,7 @@ that has no adapter of the active name gives its base output: that is the teache
 """
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,9 @@ class LoraRoles:
 
     def _add_adapter(self, role: str, rank: int, alpha: int) -> None:
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(PROJECTIONS))
-        inject_adapter_in_model(config, self._transformer, role)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several by design
+            inject_adapter_in_model(config, self._transformer, role)
         # The EMA starts as the surrogate itself, not merely as an equal function.
         rng = rng_for(0, "lora", _KEYS[role])
         for name, parameter in self._adapter_parameters(role):

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, SD3Transformer2DModel
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from services.config import ModelConfig
 from services.models.roles import FullCopies, Roles, copy_tensors, load_tensors, tensors_of
@@ -30,6 +32,8 @@ class Sd3Backbone:
 
     def __init__(self, model: ModelConfig, roles: Sequence[str], device: torch.device) -> None:
         """Reads the transformer now; text encoders and VAE when they are first used."""
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         self.device = device
         self.dtype = torch.float32
         self._model = model
