@@ -32,6 +32,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "ocr": BuiltIn("services.reward.ocr", "OcrReward", ("rapidocr", "onnxruntime", "cv2"), "ocr"),
     "jpeg_compressibility": BuiltIn("services.reward.jpeg", "JpegCompressibility"),
     "jpeg_incompressibility": BuiltIn("services.reward.jpeg", "JpegIncompressibility"),
+    "vlm_judge": BuiltIn("services.reward.vlm_judge", "VlmJudge", ("httpx",), "judge"),
 }
 
 

@@ -1,0 +1,294 @@
+"""The judge against a real HTTP server that behaves, or does not: each image ends in a state."""
+
+import json
+import math
+import re
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from services.config import RewardConfig
+from services.reward.worker import RewardWorker
+from tdm_core.types import ImageGroup, Prompt
+
+pytestmark = pytest.mark.integration
+
+
+def completion() -> bytes:
+    """A completion whose p(yes) is 0.8 and p(no) 0.1."""
+    words = [("Yes", math.log(0.8)), ("No", math.log(0.1))]
+    options = [{"token": token, "logprob": logprob} for token, logprob in words]
+    content = [{"token": "Yes", "logprob": -0.2, "top_logprobs": options}]
+    choice = {"message": {"content": "Yes"}, "logprobs": {"content": content}}
+    return json.dumps({"choices": [choice]}).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Plays the server's script, one entry a request; the last entry goes on for ever."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        judge = self.server
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with judge.lock:
+            judge.requests.append((self.path, self.headers, body))
+            act = judge.script.pop(0) if len(judge.script) > 1 else judge.script[0]
+            judge.busy += 1
+            judge.most_busy = max(judge.most_busy, judge.busy)
+        try:
+            act(self)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client gave up, as it should
+        finally:
+            with judge.lock:
+                judge.busy -= 1
+
+    def answer(self, status: int = 200, body: bytes | None = None, **headers: str) -> None:
+        body = completion() if body is None else body
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Quiet."""
+
+
+def fine(handler: Handler) -> None:
+    handler.answer()
+
+
+def slow(handler: Handler) -> None:
+    time.sleep(0.15)
+    handler.answer()
+
+
+def broken(handler: Handler) -> None:
+    handler.answer(500, b"out of memory")
+
+
+def limited(handler: Handler) -> None:
+    handler.answer(429, b"slow down", retry_after="1")
+
+
+def limited_for_an_hour(handler: Handler) -> None:
+    handler.answer(429, b"slow down", retry_after="3600")
+
+
+def junk(handler: Handler) -> None:
+    handler.answer(200, b"<html>welcome</html>")
+
+
+def deep_junk(handler: Handler) -> None:
+    handler.answer(200, b"[" * 100_000)
+
+
+def endless(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(200):
+        handler.wfile.write(b" " * 100_000)
+
+
+def dripping(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("content-length", "1000")
+    handler.end_headers()
+    while not handler.server.closing.wait(0.05):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+
+
+def hanging(handler: Handler) -> None:
+    handler.server.closing.wait(20)
+    handler.close_connection = True
+
+
+def closing(handler: Handler) -> None:
+    handler.close_connection = True
+
+
+def echoing_the_key(handler: Handler) -> None:
+    handler.answer(401, f"bad {handler.headers['authorization']}".encode())
+
+
+def redirecting(handler: Handler) -> None:
+    handler.answer(307, b"", location="http://127.0.0.1:1/")
+
+
+@pytest.fixture
+def judge():
+    """A judge on a free port of this machine; tests set its script."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.script, server.requests, server.lock = [fine], [], threading.Lock()
+    server.busy = server.most_busy = 0
+    server.closing = threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+IMPATIENT = {"timeout_s": 0.3, "budget_s": 5}
+
+
+def worker(port: int, **options) -> RewardWorker:
+    defaults = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "m", "backoff_s": 0.01}
+    config = RewardConfig(
+        name="vlm",
+        kind="vlm_judge",
+        options={**defaults, "timeout_s": 10, "budget_s": 20, **options},
+        deadline_s=25,
+    )
+    return RewardWorker(config)
+
+
+def group(count: int = 1, text: str = "a dog") -> ImageGroup:
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None, None]
+    return ImageGroup(0, Prompt("p:1", text), 0, images.expand(-1, 1, 3, 8, 8).contiguous())
+
+
+def test_the_judge_is_asked_as_configured_and_its_probability_is_the_reward(judge):
+    used = worker(judge.server_port, question="Is it {prompt}?", seed=5, extra_body={"top_p": 1})
+    (record,) = used.evaluate([group(text="a {red} dog")])
+    assert record.value == pytest.approx(0.8 / 0.9)
+    assert record.parts == pytest.approx({"p_yes": 0.8, "p_no": 0.1})
+    path, _, body = judge.requests[0]
+    assert path == "/v1/chat/completions"
+    picture, question = body.pop("messages")[0]["content"]
+    assert question == {"type": "text", "text": "Is it a {red} dog?"}
+    assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+    fixed = {"temperature": 0, "max_tokens": 8, "logprobs": True, "top_logprobs": 20}
+    assert body == {"model": "m", "seed": 5, "top_p": 1, **fixed}
+
+
+def test_a_slow_judge_is_asked_several_times_at_once_but_not_more_than_allowed(judge):
+    judge.script = [slow]
+    started = time.monotonic()
+    records = worker(judge.server_port, max_concurrency=4).evaluate([group(8)])
+    assert {record.state for record in records} == {"ready"}
+    assert time.monotonic() - started >= 0.3
+    assert judge.most_busy == 4
+
+
+@pytest.mark.parametrize("fault", [broken, junk, deep_junk, closing, hanging])
+def test_a_fault_that_passes_is_survived(judge, fault):
+    judge.script = [fault, fine]
+    patience = {"timeout_s": 0.5} if fault is hanging else {}
+    (record,) = worker(judge.server_port, **patience).evaluate([group()])
+    assert record.value == pytest.approx(0.8 / 0.9)
+    assert len(judge.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (broken, r"status 500: out of memory \(attempt 3 of 3\)"),
+        (junk, r"Expecting value.*attempt 3 of 3"),
+        (endless, "over 4000000 bytes"),
+        (dripping, "no answer within 0.3 s"),
+        (hanging, "no answer within 0.3 s"),
+        (closing, "RemoteProtocolError"),
+    ],
+)
+def test_a_fault_that_stays_ends_as_failed_within_the_budget(judge, fault, reason):
+    judge.script = [fault]
+    started = time.monotonic()
+    patience = IMPATIENT if fault in (dripping, hanging) else {}
+    (record,) = worker(judge.server_port, **patience).evaluate([group()])
+    assert time.monotonic() - started < 5
+    assert record.state == "failed"
+    assert re.search(reason, record.reason), record.reason
+
+
+def test_a_rate_limit_is_waited_for_as_long_as_the_server_says(judge):
+    judge.script = [limited, fine]
+    started = time.monotonic()
+    (record,) = worker(judge.server_port).evaluate([group()])
+    assert record.state == "ready"
+    assert time.monotonic() - started >= 1.0
+
+
+def test_a_rate_limit_past_the_budget_is_not_waited_for(judge):
+    judge.script = [limited_for_an_hour]
+    started = time.monotonic()
+    (record,) = worker(judge.server_port).evaluate([group()])
+    assert time.monotonic() - started < 10
+    assert record.reason == "status 429: slow down; the next try in 3.6e+03 s is past the deadline"
+
+
+@pytest.mark.parametrize(("fault", "status"), [(echoing_the_key, 401), (redirecting, 307)])
+def test_a_refusal_is_not_repeated_and_no_redirect_followed(judge, fault, status):
+    judge.script = [fault]
+    (record,) = worker(judge.server_port).evaluate([group()])
+    assert record.reason.startswith(f"status {status}")
+    assert len(judge.requests) == 1
+
+
+def test_the_key_is_sent_but_never_told(judge, monkeypatch, caplog):
+    monkeypatch.setenv("OUR_JUDGE_KEY", "sk-very-secret")
+    judge.script = [echoing_the_key]
+    caplog.set_level("DEBUG")
+    used = worker(judge.server_port, api_key_env="OUR_JUDGE_KEY")
+    (record,) = used.evaluate([group()])
+    assert judge.requests[0][1]["authorization"] == "Bearer sk-very-secret"
+    assert record.reason == "status 401: bad Bearer ***"
+    assert "sk-very-secret" not in caplog.text + used._version
+
+
+def test_one_bad_answer_costs_one_image(judge):
+    judge.script = [fine, broken, fine]
+    used = worker(judge.server_port, max_concurrency=1, retries=0)
+    states = [record.state for record in used.evaluate([group(3)])]
+    assert states == ["ready", "failed", "ready"]
+
+
+def test_an_image_is_judged_once_and_remembered_for_its_prompt(judge):
+    used = worker(judge.server_port)
+    used.evaluate([group(2)])
+    records = used.evaluate([group(2)])
+    assert len(judge.requests) == 2
+    assert {record.state for record in records} == {"ready"}
+    used.evaluate([group(2, text="a cat")])
+    assert len(judge.requests) == 4
+
+
+def test_a_failure_is_not_remembered_and_the_cache_is_bounded(judge):
+    judge.script = [broken, fine]
+    used = worker(judge.server_port, retries=0, cache_size=1, max_concurrency=1)
+    assert used.evaluate([group()])[0].state == "failed"
+    assert used.evaluate([group()])[0].state == "ready"
+    used.evaluate([group(2)])
+    assert len(judge.requests) == 3
+    used.evaluate([group(1)])
+    assert len(judge.requests) == 4
+
+
+def test_a_judge_that_is_not_there_is_failed_quickly():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    (record,) = worker(port).evaluate([group()])
+    assert time.monotonic() - started < 10
+    assert record.state == "failed"
+    assert "ConnectError" in record.reason
+
+
+def test_many_images_at_a_dead_judge_end_together_at_the_budget(judge):
+    judge.script = [hanging]
+    started = time.monotonic()
+    patience = {"timeout_s": 0.5, "budget_s": 1}
+    records = worker(judge.server_port, max_concurrency=2, **patience).evaluate([group(12)])
+    assert 1 <= time.monotonic() - started < 5
+    assert {record.state for record in records} == {"failed"}
+    assert records[-1].reason == "no time was left to ask"
