@@ -1,9 +1,14 @@
 """GenEval as a reward: hand-computed verdicts over a detector that says what it is told."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from services.config import RewardConfig
+from services.demo import stickers
+from services.demo.stickers import Sticker, render
+from services.prompts import read_prompts
 from services.reward.contract import RewardInput
 from services.reward.geneval import GenevalReward, benchmark_score, mean_by_tag
 from services.reward.worker import check_requirements
@@ -119,3 +124,32 @@ def test_the_benchmark_is_the_mean_over_tags_not_over_images():
     assert benchmark_score({**by_tag, **others}) == pytest.approx(
         (1 + 0.5 + 0.25 + 1 + 0 + 0.25) / 6
     )
+
+
+def test_the_bundled_detector_judges_drawn_stickers():
+    prompts = [
+        Prompt(
+            "d:1", "a red circle", {"include": [{"class": "circle", "count": 1, "color": "red"}]}
+        ),
+        Prompt("d:2", "two squares", {"include": [{"class": "square", "count": 2}]}),
+    ]
+    board = (Sticker("circle", "red", 0, 1), Sticker("square", "blue", 2, 2))
+    image = render(board, np.random.default_rng(0))
+    batch = [RewardInput(image, prompt, 0, i, 0) for i, prompt in enumerate(prompts)]
+    strict = GenevalReward().evaluate(batch)
+    soft = GenevalReward(score="soft").evaluate(batch)
+    assert [verdict.value for verdict in strict] == [1.0, 0.0]
+    assert [verdict.value for verdict in soft] == [1.0, 0.5]
+
+
+def test_the_bundled_prompts_are_judged_by_the_bundled_detector():
+    folder = Path(stickers.__file__).parent / "prompts"
+    config = RewardConfig(name="g", kind="geneval")
+    for name in ("train.jsonl", "heldout.jsonl"):
+        check_requirements(config, read_prompts(folder / name))
+
+
+def test_a_class_that_the_detector_cannot_see_is_named_before_the_run():
+    config = RewardConfig(name="g", kind="geneval")
+    with pytest.raises(ValueError, match=r"p:1 .*'stickers' cannot see 'dog', only circle, square"):
+        check_requirements(config, [RED_DOGS])
