@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tdm_core.types import ImageGroup, Prompt, RewardRecord
 
@@ -120,15 +121,14 @@ def record_of(
         state="failed" if value is None else "ready",
         value=value,
         version=version,
-        # A component that is not finite would not survive JSON; it is for people only.
-        parts={key: float(x) for key, x in verdict.parts.items() if math.isfinite(x)},
-        reason=reason[:MAX_REASON],
+        parts=_finite_parts(verdict.parts),
+        reason=str(reason or "")[:MAX_REASON],
         latency_s=latency_s,
     )
 
 
 def _finite(verdict: Verdict) -> tuple[float | None, str]:
-    value = verdict.value
+    value = _plain(verdict.value)
     if value is None:
         return None, verdict.reason or "the reward gave no value"
     if not isinstance(value, Real):
@@ -136,3 +136,16 @@ def _finite(verdict: Verdict) -> tuple[float | None, str]:
     if not math.isfinite(value):
         return None, f"the reward gave {float(value)}; a finite number is allowed"
     return float(value), verdict.reason
+
+
+def _finite_parts(parts: Mapping[str, Any]) -> dict[str, float]:
+    # What is no finite number would not survive JSON, and parts are for people only.
+    plain = {str(name): _plain(part) for name, part in parts.items()}
+    return {k: float(x) for k, x in plain.items() if isinstance(x, Real) and math.isfinite(x)}
+
+
+def _plain(value: Any) -> Any:
+    """A number out of a tensor or array without axes; anything else as it is."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        return value.item()
+    return value

@@ -3,6 +3,9 @@
 import threading
 import time
 
+import numpy as np
+import torch
+
 from services.reward.contract import Verdict
 
 release = threading.Event()
@@ -31,6 +34,10 @@ ODD_ANSWERS = (
     Verdict(0.25, {"a": 1, "b": float("nan")}, "because"),
     Verdict(None, reason="it is blank"),
     True,
+    torch.tensor(0.5, dtype=torch.float64),
+    np.float32(0.5),
+    torch.zeros(1),
+    Verdict(1, {"tensor": torch.tensor(2.0), "text": "dog", "inf": float("inf")}, None),
 )
 
 

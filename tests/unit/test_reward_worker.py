@@ -56,11 +56,19 @@ def test_batches_cross_groups_and_keep_to_the_batch_size():
 
 def test_an_answer_that_is_no_finite_number_is_failed_and_the_others_stand():
     records = worker("Odd").evaluate([group(0, [[i] for i in range(8)])])
-    assert [r.state for r in records] == ["ready", *["failed"] * 4, "ready", "failed", "ready"]
     assert values(records) == [0.5, None, None, None, None, 0.25, None, 1.0]
+    assert [r.state for r in records] == ["ready", *["failed"] * 4, "ready", "failed", "ready"]
     assert "nan" in records[1].reason
     assert "'good', a str" in records[4].reason
     assert records[6].reason == "it is blank"
+
+
+def test_numbers_of_numpy_and_torch_are_numbers_and_odd_parts_are_left_out():
+    records = worker("Odd").evaluate([group(0, [[8], [9], [10], [11]])])
+    assert values(records) == [0.5, 0.5, None, 1.0]
+    assert type(records[1].value) is float
+    assert "a Tensor; a number is allowed" in records[2].reason
+    assert (records[3].parts, records[3].reason) == ({"tensor": 2.0}, "")
 
 
 def test_parts_and_reason_reach_the_record_without_what_json_cannot_hold():
