@@ -31,7 +31,7 @@ from tdm_core.losses.generator import generator_loss
 from tdm_core.losses.surrogate import surrogate_loss, update_velocity_power
 from tdm_core.microbatches import passes
 from tdm_core.optimizer import RoleOptimizer
-from tdm_core.prompt_order import prompt_index
+from tdm_core.prompts import prompt_index
 from tdm_core.replay_buffer import ReplayBuffer
 from tdm_core.sampler import initial_noise, sample
 from tdm_core.toy import ToyDenoiser, UpperHalfReward, decode, two_by_two

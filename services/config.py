@@ -87,6 +87,8 @@ class PromptsConfig(Section):
 
     train: Path
     """Prompts that rollouts draw from."""
+    balance_by: str | None = None
+    """Metadata key whose values are drawn equally often, such as `tag`; None draws evenly."""
     heldout: Path | None = None
     """Prompts that only the evaluator sees."""
 

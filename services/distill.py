@@ -14,7 +14,7 @@ from torch import Tensor
 from services.config import RunConfig
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
-from services.prompts import PromptSource, read_prompts
+from services.prompts import PromptSource, training_prompts
 from tdm_core.batches import fresh_batch
 from tdm_core.config import FakeScoreConfig, GeneratorConfig
 from tdm_core.distillation import Distiller, distillation_config
@@ -45,7 +45,7 @@ def distill(
         raise ValueError(f"fake_score_updates={fake_score_updates}: at least 1 a student update")
     backbone = load_backbone(config.model, ("teacher", "generator", "fake_score"))
     distiller = make_distiller(config, backbone, guidance)
-    prompts = PromptSource(read_prompts(config.prompts.train), config.run.seed)
+    prompts = PromptSource(training_prompts(config.prompts), config.run.seed)
     average = [p.detach().clone() for p in backbone.parameters("generator")]
     started = time.monotonic()
     for iteration in range(config.run.iterations):

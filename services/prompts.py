@@ -9,13 +9,12 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tdm_core.prompt_order import prompt_index
-
-if TYPE_CHECKING:
-    from tdm_core.types import Prompt
+from services.config import PromptsConfig
+from tdm_core.prompts import Prompt, prompt_index
 
 RELATIONS = ("left of", "right of", "above", "below")
 CLAUSE_KEYS = {
@@ -25,10 +24,8 @@ CLAUSE_KEYS = {
 Metadata = dict[str, Any]
 
 
-def read_prompts(path: Path) -> "list[Prompt]":
+def read_prompts(path: Path) -> list[Prompt]:
     """Every prompt of a file, in file order; ValueError names the file and the line of a fault."""
-    from tdm_core.types import Prompt  # not above: commands that only check a config need no torch
-
     if not path.is_file():
         raise ValueError(f"prompt file {path} does not exist; give an existing .jsonl or .txt file")
     parse = _parse_json if path.suffix == ".jsonl" else _parse_text
@@ -39,6 +36,12 @@ def read_prompts(path: Path) -> "list[Prompt]":
     if not prompts:
         raise ValueError(f"prompt file {path} is empty; write one prompt a line")
     return prompts
+
+
+def training_prompts(config: PromptsConfig) -> list[Prompt]:
+    """What a run's rollouts draw from."""
+    prompts = read_prompts(config.train)
+    return balanced(prompts, config.balance_by) if config.balance_by else prompts
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -133,23 +136,41 @@ def _check_position(position: Any, where: str, place: int) -> None:
         )
 
 
+def balanced(prompts: Sequence[Prompt], key: str) -> list[Prompt]:
+    """The prompts with repetitions, so that each value of metadata `key` is drawn as often.
+
+    A source with four hundred positions and fifteen single objects would otherwise hardly ever
+    show the latter. ValueError where a prompt lacks the key.
+    """
+    by_value: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        if key not in prompt.metadata:
+            raise ValueError(
+                f"prompts.balance_by={key!r}: {prompt.prompt_id} has no such metadata "
+                f"(it has {', '.join(prompt.metadata) or 'none'}); name a key that all have"
+            )
+        by_value.setdefault(str(prompt.metadata[key]), []).append(prompt)
+    longest = max(map(len, by_value.values()))
+    return [p for same in by_value.values() for p in islice(cycle(same), longest)]
+
+
 class PromptSource:
     """An endless, seeded, resumable walk over prompts; each occurrence is one group."""
 
-    def __init__(self, prompts: "Sequence[Prompt]", seed: int) -> None:
+    def __init__(self, prompts: Sequence[Prompt], seed: int) -> None:
         if not prompts:
             raise ValueError("no prompts to draw from; give at least one")
         self._prompts = tuple(prompts)
         self._seed = seed
         self._position = 0
 
-    def take(self, count: int) -> "list[tuple[int, Prompt]]":
+    def take(self, count: int) -> list[tuple[int, Prompt]]:
         """The next `count` occurrences as (group_id, prompt); the group_id is the occurrence."""
         occurrences = range(self._position, self._position + count)
         self._position += count
         return [(occurrence, self.prompt_of(occurrence)) for occurrence in occurrences]
 
-    def prompt_of(self, group_id: int) -> "Prompt":
+    def prompt_of(self, group_id: int) -> Prompt:
         """The prompt of an occurrence, drawn already or not."""
         return self._prompts[prompt_index(self._seed, group_id, len(self._prompts))]
 

@@ -6,10 +6,12 @@ axes, R rewards. Latents are float32. A row's group is its place in `group_ids`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from tdm_core.prompts import Prompt
 
 Conditioning = Mapping[str, Tensor]
 """Named tensors that condition a denoiser, one row a sample (or one row to be repeated)."""
@@ -25,18 +27,6 @@ class Trajectory:
     """(G, K+1, C, H, W) float: x at s_0 .. s_K."""
     sigmas: tuple[float, ...]
     """K+1 noise levels, falling to exactly 0."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One occurrence of a prompt in a run."""
-
-    prompt_id: str
-    """Its place in the source, such as `train.jsonl:17`."""
-    text: str
-    """What the text encoder reads."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What a reward may need besides the text (GenEval's clauses, a target string)."""
 
 
 @dataclass(frozen=True)

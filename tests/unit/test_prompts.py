@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from services.prompts import PromptSource, read_prompts
+from services.prompts import PromptSource, balanced, read_prompts
 from tdm_core.types import Prompt
 
 pytestmark = pytest.mark.unit
@@ -167,3 +167,11 @@ def test_a_source_needs_prompts():
 def test_importing_prompts_imports_no_torch():
     code = "import sys, services.prompts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_balanced_prompts_show_every_tag_equally_often() -> None:
+    prompts = [Prompt(f"a:{n}", f"p{n}", {"tag": "rare" if n == 0 else "common"}) for n in range(4)]
+    tags = [prompt.metadata["tag"] for prompt in balanced(prompts, "tag")]
+    assert tags.count("rare") == tags.count("common") == 3
+    with pytest.raises(ValueError, match=r"balance_by='color'.*a:0"):
+        balanced(prompts, "color")

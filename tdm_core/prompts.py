@@ -1,10 +1,26 @@
-"""Which prompt a group gets: a seeded shuffle an epoch, as a function of the group's id alone.
+"""Prompts, and which of them a group gets; standard library only.
 
-So a run resumes from a group id, and the readable twin in examples/ walks as the cluster does.
+The order is a seeded shuffle an epoch, as a function of the group's id alone: a run resumes from a
+group id, and the readable twin in examples/ walks as the cluster does.
 """
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a source."""
+
+    prompt_id: str
+    """Its place in the source, such as `train.jsonl:17`."""
+    text: str
+    """What the text encoder reads."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What a reward may need besides the text (GenEval's clauses, a target string)."""
 
 
 def prompt_index(seed: int, group_id: int, num_prompts: int) -> int:
