@@ -1,0 +1,44 @@
+"""From reward records to a flat table of means; what is missing is counted, never averaged.
+
+geneval, geneval/missing                        the reward's own value
+geneval/strict, geneval/soft                    parts that every ready record has
+geneval/strict/counting ...                     the same, by the prompt's `tag`
+geneval/strict/tag_mean                         mean over tags, GenEval's benchmark score
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from tdm_core.types import Prompt, RewardRecord
+
+
+def score_table(
+    reward: str, records: Sequence[RewardRecord], prompts: Mapping[int, Prompt]
+) -> dict[str, float]:
+    """Means of one reward's records; `prompts` by group id, their metadata may have a `tag`."""
+    ready = [record for record in records if record.state == "ready"]
+    table = {f"{reward}/missing": float(len(records) - len(ready))}
+    if not ready:
+        return table
+    tags = [prompts[record.group_id].metadata.get("tag") for record in ready]
+    table |= _means(reward, [_value(record) for record in ready], tags)
+    for part in sorted(set.intersection(*(set(record.parts) for record in ready))):
+        table |= _means(f"{reward}/{part}", [record.parts[part] for record in ready], tags)
+    return table
+
+
+def _means(name: str, values: Sequence[float], tags: Sequence[str | None]) -> dict[str, float]:
+    means = {name: fmean(values)}
+    by_tag: dict[str, list[float]] = {}
+    for tag, value in zip(tags, values, strict=True):
+        if tag is not None:
+            by_tag.setdefault(tag, []).append(value)
+    if by_tag:
+        means |= {f"{name}/{tag}": fmean(group) for tag, group in by_tag.items()}
+        means[f"{name}/tag_mean"] = fmean(fmean(group) for group in by_tag.values())
+    return means
+
+
+def _value(record: RewardRecord) -> float:
+    assert record.value is not None, "a ready record has a value"
+    return record.value

@@ -1,0 +1,97 @@
+"""The evaluator on the toy: fixed prompts and noise, the right weights, nothing left moved."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from services.config import RunConfig, config_hash
+from services.evaluation.evaluator import Evaluator
+from services.models.load import load_backbone
+from services.weights import pack
+from tdm_core.toy import UpperHalfReward
+from tdm_core.types import ImageGroup
+
+pytestmark = pytest.mark.unit
+
+
+class Recording:
+    """The toy's reward, which keeps what it was shown."""
+
+    def __init__(self):
+        self.seen: list[ImageGroup] = []
+
+    def evaluate(self, groups):
+        self.seen = list(groups)
+        return UpperHalfReward().evaluate(groups)
+
+
+def config_for(folder: Path, **evaluation) -> RunConfig:
+    heldout = folder / "heldout.txt"
+    heldout.write_text("label 0\nlabel 1\n")
+    return RunConfig.model_validate(
+        {
+            "model": {"family": "toy", "teacher": "toy", "dtype": "float64", "roles": "full"},
+            "prompts": {"train": heldout, "heldout": heldout},
+            "rewards": [{"name": "upper_half", "kind": "python:tdm_core.toy:UpperHalfReward"}],
+            "evaluation": {"num_images": 40, "batch_size": 16, **evaluation},
+        }
+    )
+
+
+def evaluate(config: RunConfig, folder: Path, published=None, backbone=None):
+    judge = Recording()
+    evaluator = Evaluator(config, folder, {"upper_half": judge}, backbone)
+    return evaluator.evaluate(published, "before"), judge.seen
+
+
+def test_the_same_images_whatever_the_batch_size_and_their_number(tmp_path):
+    report, seen = evaluate(config_for(tmp_path), tmp_path)
+    _, fewer = evaluate(config_for(tmp_path, num_images=10, batch_size=3), tmp_path)
+    assert report["num_images"] == len(seen) == 40
+    assert [group.prompt for group in fewer] == [group.prompt for group in seen[:10]]
+    for one, other in zip(fewer, seen, strict=False):
+        assert torch.equal(one.images_GS3HW, other.images_GS3HW)
+    texts = [group.prompt.text for group in seen]
+    assert texts.count("label 0") == texts.count("label 1") == 20
+
+
+def test_published_weights_are_used_and_a_shared_generator_is_put_back(tmp_path):
+    config = config_for(tmp_path)
+    backbone = load_backbone(config.model, ["teacher", "generator"])
+    start = backbone.tensors("generator")
+    # A velocity that is 2 too low in the second coordinate ends 2 too high.
+    up = start | {"outer.bias": torch.tensor([0.0, -2.0]).double()}
+    published = pack("generator", 9, up, config_hash(config))
+    before, _ = evaluate(config, tmp_path, None, backbone)
+    after, _ = evaluate(config, tmp_path, published, backbone)
+    assert before["upper_half"] < 0.8
+    assert after["upper_half"] > 0.9
+    assert after["policy_version"] == 9
+    assert all(torch.equal(start[n], t) for n, t in backbone.tensors("generator").items())
+
+
+def test_weights_of_another_config_are_refused(tmp_path):
+    config = config_for(tmp_path)
+    tensors = load_backbone(config.model, ["generator"]).tensors("generator")
+    with pytest.raises(ValueError, match="this worker runs"):
+        evaluate(config, tmp_path, pack("generator", 1, tensors, "0" * 64))
+
+
+def test_the_teacher_is_scored_from_the_same_noise(tmp_path):
+    config = config_for(tmp_path, teacher_guidance=1.0)
+    judge = Recording()
+    report = Evaluator(config, tmp_path, {"upper_half": judge}).evaluate_teacher()
+    assert report["label"] == "teacher"
+    assert 0.3 < report["upper_half"] < 0.7
+    assert len(judge.seen) == 40
+
+
+def test_a_grid_with_captions_is_left_in_the_run_folder(tmp_path):
+    report, _ = evaluate(config_for(tmp_path), tmp_path)
+    assert report["grid"] == str(tmp_path / "evaluations" / "before.png")
+    with Image.open(report["grid"]) as grid:
+        assert grid.format == "PNG"
+        assert grid.size[0] > 4 * 160
+        assert grid.convert("L").getextrema()[0] < 64  # the captions
