@@ -9,19 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from services.config import RunConfig
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
 from services.prompts import PromptSource, training_prompts
+from services.rollout.worker import RolloutWorker
 from tdm_core.batches import fresh_batch
 from tdm_core.config import FakeScoreConfig, GeneratorConfig
 from tdm_core.distillation import Distiller, distillation_config
 from tdm_core.ema import ema_update, generator_retained
 from tdm_core.optimizer import RoleOptimizer
-from tdm_core.sampler import initial_noise, sample
-from tdm_core.types import FreshBatch, RolloutGroup
 
 Report = Callable[[int, dict[str, float]], None]
 """Called after every update with its number (from 1) and its metrics."""
@@ -46,19 +44,21 @@ def distill(
     backbone = load_backbone(config.model, ("teacher", "generator", "fake_score"))
     distiller = make_distiller(config, backbone, guidance)
     prompts = PromptSource(training_prompts(config.prompts), config.run.seed)
+    student = RolloutWorker(config, backbone=backbone)
     average = [p.detach().clone() for p in backbone.parameters("generator")]
     started = time.monotonic()
     for iteration in range(config.run.iterations):
         batches = [
-            student_batch(config, backbone, prompts, iteration) for _ in range(fake_score_updates)
+            fresh_batch(student.generate(prompts.take(config.algorithm.num_groups))[0])
+            for _ in range(fake_score_updates)
         ]
         metrics = distiller.update(batches, config.run.seed, iteration)
         retained = generator_retained(iteration, config.algorithm.generator)
         ema_update(average, backbone.parameters("generator"), retained)
         report(iteration + 1, metrics | {"seconds": time.monotonic() - started})
     names = backbone.tensors("generator")
-    student = {name: t.to(torch.bfloat16) for name, t in zip(names, average, strict=True)}
-    return backbone.save_generator(str(out), student)
+    stored = {name: t.to(torch.bfloat16) for name, t in zip(names, average, strict=True)}
+    return backbone.save_generator(str(out), stored)
 
 
 def make_distiller(config: RunConfig, backbone: Backbone, guidance: float) -> Distiller:
@@ -83,40 +83,4 @@ def make_distiller(config: RunConfig, backbone: Backbone, guidance: float) -> Di
         generator_optimizer=optimizer("generator", algorithm.generator),
         fake_score_optimizer=optimizer("fake_score", algorithm.fake_score),
         unconditional=backbone.unconditional,
-    )
-
-
-def student_batch(
-    config: RunConfig, backbone: Backbone, prompts: PromptSource, version: int
-) -> FreshBatch:
-    """Trajectories of the student as it is, one forward pass for all groups."""
-    algorithm = config.algorithm
-    requests = prompts.take(algorithm.num_groups)
-    like = torch.empty(0, dtype=backbone.dtype, device=backbone.device)
-    conditioning = backbone.encode_prompts([prompt.text for _, prompt in requests])
-    noise = torch.cat(
-        [
-            initial_noise(
-                config.run.seed, group_id, algorithm.group_size, backbone.latent_shape, like
-            )
-            for group_id, _ in requests
-        ]
-    )
-    rows = {
-        name: value.repeat_interleave(algorithm.group_size, 0)
-        for name, value in conditioning.items()
-    }
-    path = sample(backbone.denoiser("generator"), noise, rows, algorithm.sampler)
-    parts: tuple[Tensor, ...] = path.boundaries_GKCHW.split(algorithm.group_size)
-    return fresh_batch(
-        [
-            RolloutGroup(
-                group_id,
-                prompt,
-                version,
-                type(path)(part, path.sigmas),
-                {name: value[index : index + 1] for name, value in conditioning.items()},
-            )
-            for index, ((group_id, prompt), part) in enumerate(zip(requests, parts, strict=True))
-        ]
     )
