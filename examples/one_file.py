@@ -35,7 +35,7 @@ from tdm_core.prompts import prompt_index
 from tdm_core.replay_buffer import ReplayBuffer
 from tdm_core.sampler import initial_noise, sample
 from tdm_core.toy import ToyDenoiser, UpperHalfReward, decode, two_by_two
-from tdm_core.types import ImageGroup, Prompt, RolloutGroup
+from tdm_core.types import ImageGroup, Prompt, RolloutGroup, Trajectory
 
 TOY = AlgorithmConfig(
     num_groups=4,
@@ -99,19 +99,28 @@ def make_optimizer(
 
 
 def rollout(
-    generator: ToyDenoiser, config: AlgorithmConfig, seed: int, group_id: int, version: int
-) -> tuple[RolloutGroup, ImageGroup]:
-    """One prompt group by the current generator: its trajectory, and what a reward sees."""
-    world, label = generator.world, prompt_index(seed, group_id, NUM_LABELS)
-    noise = initial_noise(seed, group_id, config.group_size, world.latent_shape, world.means_MD)
-    conditioning = world.conditioning([label])
-    trajectory = sample(generator, noise, conditioning, config.sampler)
-    prompt = Prompt(prompt_id=f"toy:{label}", text=f"label {label}")
-    images = decode(trajectory.boundaries_GKCHW[:, -1])[:, None]
-    return (
-        RolloutGroup(group_id, prompt, version, trajectory, conditioning),
-        ImageGroup(group_id, prompt, version, images),
-    )
+    generator: ToyDenoiser, config: AlgorithmConfig, seed: int, group_ids: range, version: int
+) -> list[tuple[RolloutGroup, ImageGroup]]:
+    """Prompt groups by the current generator: their trajectories, and what a reward sees."""
+    world, size = generator.world, config.group_size
+    labels = [prompt_index(seed, group_id, NUM_LABELS) for group_id in group_ids]
+    noise = [initial_noise(seed, g, size, world.latent_shape, world.means_MD) for g in group_ids]
+    rows = world.conditioning([label for label in labels for _ in range(size)])
+    path = sample(generator, torch.cat(noise), rows, config.sampler)
+    made = []
+    for label, group_id, part in zip(
+        labels, group_ids, path.boundaries_GKCHW.split(size), strict=True
+    ):
+        prompt = Prompt(prompt_id=f"toy:{label}", text=f"label {label}")
+        trajectory = Trajectory(part, path.sigmas)
+        images = decode(part[:, -1])[:, None]
+        made.append(
+            (
+                RolloutGroup(group_id, prompt, version, trajectory, world.conditioning([label])),
+                ImageGroup(group_id, prompt, version, images),
+            )
+        )
+    return made
 
 
 def train(
@@ -140,9 +149,9 @@ def train(
 
     for version in range(iterations):
         # 0. Rollout, then rewards; a deterministic path gives every boundary the final reward.
-        for index in range(config.num_groups):
-            group_id = version * config.num_groups + index
-            group, images = rollout(roles.generator, config, seed, group_id, version)
+        first = version * config.num_groups
+        group_ids = range(first, first + config.num_groups)
+        for group, images in rollout(roles.generator, config, seed, group_ids, version):
             replay.add(group)
             replay.attach_rewards(reward.evaluate([images]))
         fresh_groups = replay.draw_fresh(version, config.num_groups)
