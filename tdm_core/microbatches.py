@@ -107,7 +107,7 @@ def passes(
         sizes = batch.group_sizes[start : start + per]
         group = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
         member = torch.cat([torch.arange(size) for size in sizes])
-        mine = torch.arange(rank, len(group), world_size)
+        mine = torch.arange(len(group))[rank::world_size]
         rows = first_row + mine
         weight = 1.0 / (num_groups * turns * torch.tensor(sizes, dtype=torch.float64)[group])
         slots = torch.randperm(num_slots, generator=rng_for(seed, "slots", step, microbatch))
