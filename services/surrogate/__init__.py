@@ -1,0 +1,1 @@
+"""The surrogate learner: the reward that can be differentiated."""
