@@ -7,7 +7,7 @@ of z / scaling_factor + shift_factor.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, SD3Transformer2DModel
@@ -38,15 +38,16 @@ class Sd3Backbone:
         self.dtype = torch.float32
         self._model = model
         self._half = model.dtype == "bfloat16"
-        transformer = self._read_transformer().to(device).eval()
-        self._config = transformer.config
+        transformer = self._read_transformer()
+        self._config: Mapping[str, Any] = transformer.config
         self._roles = self._make_roles(transformer, roles)
         self.latent_shape = self._latent_shape()
+        self._unconditional: Conditioning | None = None
         self._encoder = PromptEncoder(
             lambda: load_encoders(
                 model.teacher, model.max_sequence_length, device, self._frozen_dtype
             ),
-            joint_width=self._config.joint_attention_dim,
+            joint_width=self._config["joint_attention_dim"],
             max_sequence_length=model.max_sequence_length,
         )
 
@@ -58,7 +59,7 @@ class Sd3Backbone:
         # Full copies train every weight, in float32; under adapters the backbone is frozen.
         dtype = self._frozen_dtype if self._model.roles == "lora" else torch.float32
         try:
-            return SD3Transformer2DModel.from_pretrained(
+            transformer = SD3Transformer2DModel.from_pretrained(
                 self._model.teacher,
                 subfolder="transformer",
                 torch_dtype=dtype,
@@ -69,6 +70,8 @@ class Sd3Backbone:
                 f"model.teacher={self._model.teacher!r}: no readable transformer ({error}); "
                 "give a folder in diffusers' format or a hub name"
             ) from error
+        cast(nn.Module, transformer).to(self.device).eval()
+        return transformer
 
     def _make_roles(self, transformer: SD3Transformer2DModel, roles: Sequence[str]) -> Roles:
         model = self._model
@@ -82,20 +85,21 @@ class Sd3Backbone:
 
     def _latent_shape(self) -> tuple[int, int, int]:
         scale = 2 ** (len(self._vae_config["block_out_channels"]) - 1)
-        size, resolution = self._config.sample_size, self._model.resolution
+        size, resolution = self._config["sample_size"], self._model.resolution
         if resolution is not None:
             size = resolution // scale
-        unit = scale * self._config.patch_size
-        largest = self._config.pos_embed_max_size * unit
+        unit = scale * self._config["patch_size"]
+        largest = self._config["pos_embed_max_size"] * unit
         if resolution is not None and (resolution % unit or resolution > largest):
             raise ValueError(
                 f"model.resolution={resolution}: allowed are multiples of {unit} up to {largest}"
             )
-        return (self._config.in_channels, size, size)
+        return (self._config["in_channels"], size, size)
 
     @cached_property
     def _vae_config(self) -> Mapping[str, Any]:
-        return AutoencoderKL.load_config(self._model.teacher, subfolder="vae")
+        config = AutoencoderKL.load_config(self._model.teacher, subfolder="vae")
+        return cast(dict[str, Any], config)
 
     @cached_property
     def _vae(self) -> AutoencoderKL | AutoencoderTiny:
@@ -113,14 +117,15 @@ class Sd3Backbone:
         )
         return vae.to(self.device).eval().requires_grad_(False)
 
-    @cached_property
+    @property
     def unconditional(self) -> Conditioning:
         """See `Backbone`. Encoders loaded only for this are freed again."""
-        was_loaded = self._encoder.is_loaded
-        row = self.encode_prompts([""])
-        if not was_loaded:
-            self._encoder.release()
-        return row
+        if self._unconditional is None:
+            was_loaded = self._encoder.is_loaded
+            self._unconditional = self.encode_prompts([""])
+            if not was_loaded:
+                self._encoder.release()
+        return self._unconditional
 
     def encode_prompts(self, texts: Sequence[str]) -> Conditioning:
         """See `Backbone`: prompt_embeds (N, S, D), pooled_prompt_embeds (N, P)."""
@@ -129,8 +134,8 @@ class Sd3Backbone:
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
         """See `Backbone`."""
-        config = self._vae.config
-        latents = latents_NCHW / config.scaling_factor + (config.shift_factor or 0.0)
+        config: Mapping[str, Any] = self._vae.config
+        latents = latents_NCHW / config["scaling_factor"] + (config["shift_factor"] or 0.0)
         images = [
             self._vae.decode(rows.to(self._vae.dtype), return_dict=False)[0].float()
             for rows in latents.split(DECODE_ROWS)

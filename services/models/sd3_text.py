@@ -8,7 +8,7 @@ Equal to `StableDiffusion3Pipeline.encode_prompt`; without a T5 its tokens are z
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import StableDiffusion3Pipeline
@@ -18,7 +18,7 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     T5EncoderModel,
-    T5TokenizerFast,
+    T5Tokenizer,
 )
 
 from tdm_core.types import Conditioning
@@ -48,12 +48,18 @@ def load_encoders(
         tokenizer = tokenizer_class.from_pretrained(source, subfolder=f"tokenizer{suffix}")
         return tokenizer, model.to(device).eval().requires_grad_(False)
 
-    index = StableDiffusion3Pipeline.load_config(source)
-    has_t5 = (index.get("text_encoder_3") or [None])[0] is not None
     return Encoders(
         clips=[read(CLIPTextModelWithProjection, CLIPTokenizer, s) for s in ("", "_2")],
-        t5=read(T5EncoderModel, T5TokenizerFast, "_3") if has_t5 and max_sequence_length else None,
+        t5=read(T5EncoderModel, T5Tokenizer, "_3")
+        if max_sequence_length and has_t5(source)
+        else None,
     )
+
+
+def has_t5(source: str) -> bool:
+    """Whether a diffusers checkpoint comes with the long text encoder."""
+    index = cast(dict[str, Any], StableDiffusion3Pipeline.load_config(source))
+    return (index.get("text_encoder_3") or [None])[0] is not None
 
 
 @torch.no_grad()

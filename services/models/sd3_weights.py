@@ -9,13 +9,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from services.models.sd3_text import has_t5
 
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 PREFIXES = ("base_model.model.", "transformer.")
@@ -132,9 +134,8 @@ def write_pipeline(
     shutil.copytree(
         source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer", ".*")
     )
-    transformer = SD3Transformer2DModel.from_config(config)
+    transformer = cast(SD3Transformer2DModel, SD3Transformer2DModel.from_config(dict(config)))
     transformer.load_state_dict({**transformer.state_dict(), **tensors})
     transformer.save_pretrained(Path(folder) / "transformer")
-    has_t5 = (StableDiffusion3Pipeline.load_config(folder).get("text_encoder_3") or [None])[0]
-    absent = "" if has_t5 else ", text_encoder_3=None, tokenizer_3=None"
+    absent = "" if has_t5(folder) else ", text_encoder_3=None, tokenizer_3=None"
     return f'StableDiffusion3Pipeline.from_pretrained("{folder}"{absent})'
