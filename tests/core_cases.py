@@ -183,7 +183,7 @@ def run_ranks(world_size: int, body: Callable[[int, AllReduce], Result]) -> list
 
 def gradient(loss: Tensor, module: nn.Module) -> Tensor:
     """d loss / d parameters, flat."""
-    found = torch.autograd.grad(loss, list(module.parameters()))
+    found = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
     return torch.cat([part.flatten() for part in found])
 
 

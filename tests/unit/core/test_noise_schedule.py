@@ -1,5 +1,7 @@
 """The path, the transport and the laws of tau (docs/algorithm.md 1 and 2)."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -56,7 +58,7 @@ def test_every_grid_falls_strictly_to_exactly_zero(steps, grid):
     levels = boundaries(SamplerConfig(num_steps=steps, grid=grid))
     assert len(levels) == steps + 1
     assert levels[-1] == 0.0
-    assert all(high > low for high, low in zip(levels, levels[1:], strict=False))
+    assert all(high > low for high, low in pairwise(levels))
 
 
 @pytest.mark.parametrize("n", LEVELS)
@@ -245,7 +247,7 @@ def test_just_above_the_boundary_the_variance_stays_positive():
 
 @pytest.mark.parametrize("tau", [0.5, 0.50005, 0.4])
 def test_tau_at_or_below_the_boundary_is_refused(tau):
-    with pytest.raises(ValueError, match="not above n=0.5"):
+    with pytest.raises(ValueError, match=r"not above n=0\.5"):
         transport(0.5, double(0.9, tau))
 
 
