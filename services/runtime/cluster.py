@@ -72,10 +72,7 @@ class _Processes:
         self.actors = [actor.remote(spec) for _ in range(spec.ranks)]
         self.registry.update((each._actor_id.hex(), spec.name) for each in self.actors)
         address = await self.actors[0].free_address.remote() if spec.ranks > 1 else ""
-        built = [
-            actor.build.remote(rank, address and f"tcp://{address}")
-            for rank, actor in enumerate(self.actors)
-        ]
+        built = [actor.build.remote(rank, address) for rank, actor in enumerate(self.actors)]
         await self.first_fault(built)
 
     async def first_fault(self, objects: Sequence[Any]) -> None:
@@ -87,7 +84,7 @@ class _Processes:
                 raise self._as_raised(fault)
 
     def _as_raised(self, fault: BaseException) -> BaseException:
-        """Ray's error as the worker's own with its traceback in a note; a death as WorkerDiedError."""
+        """Ray's error as the worker's own, traceback in a note; a death as WorkerDiedError."""
         name, remote_traceback = self.spec.name, ""
         while isinstance(fault, RayTaskError):
             # A fault that came in through an argument is nested once a worker that it passed.

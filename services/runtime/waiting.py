@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -55,3 +55,20 @@ class Patience:
                     f"waited {elapsed:.0f} s for {what}; cluster.deadline_s={self.deadline_s:g} "
                     "is the most, raise it if the work is that slow"
                 )
+
+
+class Changes:
+    """Lets coroutines wait until something about shared state is so."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def tell(self) -> None:
+        """Say that something has changed."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition()`, looked at now and after every change."""
+        while not condition():
+            await self._next.wait()

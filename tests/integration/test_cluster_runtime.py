@@ -110,7 +110,7 @@ def test_a_rank_group_answers_with_rank_0_and_fails_with_any_rank() -> None:
 
     (rank, world_size, rendezvous), seconds = run(scenario, host("learner", ranks=2))
     assert (rank, world_size) == (0, 2)
-    assert rendezvous.startswith("tcp://")
+    assert ":" in rendezvous
     assert seconds < 20
 
 

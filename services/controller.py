@@ -1,0 +1,327 @@
+"""The main loop. It moves references and awaits small answers; no latent passes through it.
+
+    prompts -> rollout.generate -> RolloutGroup -> replay.add ----------------------.
+                     '-> images -> rewards.evaluate -> RewardRecord -> replay.attach_rewards
+    replay.draw_rewarded -> surrogate.update -> publish_weights -> generator.load_surrogate
+    replay.draw_fresh -> generator.update_fake_score, update_generator -> publish_weights
+                                               -> rollout.load_weights, policy_version + 1
+
+On-policy, `step` is one iteration of the paper's Algorithm 1. Otherwise the same calls run in the
+four loops of `services/loops.py`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from services.config import RunConfig
+from services.crew import Crew
+from services.loops import Loops
+from services.run_control import RunControl
+from services.run_store.commands import Command
+from services.run_store.run_folder import RunFolder
+from services.runtime.handles import Reference, Runtime
+from services.runtime.waiting import Changes, Patience
+from services.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class Prompts(Protocol):
+    """The run's endless, deterministic source of prompts."""
+
+    def take(self, count: int) -> Sequence[Any]:
+        """The next `count` pairs of group id and prompt."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the source is; JSON-able."""
+        ...
+
+
+class Controller:
+    """One run from its first weights to its summary."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        crew: Crew,
+        prompts: Prompts,
+        folder: RunFolder,
+        telemetry: Telemetry,
+        patience: Patience,
+        runtime: Runtime,
+    ) -> None:
+        self.config, self.algorithm = config, config.algorithm
+        self.rollout, self.rewards, self.replay = crew.rollout, crew.rewards, crew.replay
+        self.surrogate, self.generator = crew.surrogate, crew.generator
+        self.evaluator, self.recorder = crew.evaluator, crew.recorder
+        self.prompts, self.folder, self.telemetry = prompts, folder, telemetry
+        self.patience, self.runtime = patience, runtime
+        self.changes = Changes()
+        self.control = RunControl(folder, self.changes, self._facts, config.run.max_seconds)
+        self.iteration = 0
+        self.policy_version = 0
+        self.surrogate_version = 0
+        self.counts: dict[str, float] = {}
+        self.evaluations: dict[str, dict[str, Any]] = {}
+        self.num_images = 0
+        self._published: Reference | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> dict[str, Any]:
+        """Train to the end; the summary. A fault of any worker or loop is raised."""
+        loops = Loops(self)
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                beside = [self.spawn(self.control.watch()), self.spawn(self._supervise())]
+                await self._begin()
+                self.control.enter("running")
+                if self.algorithm.on_policy:
+                    await self._train_on_policy()
+                else:
+                    beside += [self.spawn(loop) for loop in loops.all_but_generator()]
+                    await loops.generator_loop()
+                await self._end()
+                for task in beside:
+                    task.cancel()
+        except BaseExceptionGroup as faults:
+            raise _first(faults) from None
+        return self._summary()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run beside the main loop; its fault ends the run, and the run waits for its end."""
+        assert self._tasks is not None
+        return self._tasks.create_task(work)
+
+    async def _supervise(self) -> None:
+        await self.runtime.supervise(self._resync)
+
+    async def _resync(self, worker: str) -> None:
+        """Bring a restarted worker up to date."""
+        for handle in self.rollout.handles:
+            if handle.name == worker:
+                await handle.load_weights.remote(self._published)
+
+    async def _begin(self) -> None:
+        """Hand out the first weights, and score where the run starts from."""
+        self._published = self.generator.publish_weights.remote()
+        await self.rollout.tell("load_weights", self._published)
+        labels = ["teacher", "before"] if self.config.evaluation.score_teacher else ["before"]
+        for label in labels if self.config.evaluation.num_images else []:
+            if not self.control.ending:
+                await self._evaluate(label)
+
+    async def _train_on_policy(self) -> None:
+        while await self.goes_on():
+            if self.algorithm.update_order == "jacobi":
+                await self.step_jacobi()
+            else:
+                await self.step()
+            await self.finish_iteration()
+
+    async def step(self) -> None:
+        """One iteration of Algorithm 1; the generator sees the nets that were updated before it."""
+        await self.collect()  # 0. roll out, reward
+        rewarded = self.replay.draw_rewarded.remote(self.policy_version)  # references, which are
+        fresh = self.replay.draw_fresh.remote(self.policy_version)  # never awaited here
+        surrogate = self.surrogate.update.remote(rewarded)  # 1. learn the reward
+        fake_score = self.generator.update_fake_score.remote(fresh)  # 2. follow the generator
+        await self.learned("surrogate", surrogate)
+        await self.learned("fake_score", fake_score)
+        await self.generator.load_surrogate.remote(self.surrogate.publish_weights.remote())
+        generator = self.generator.update_generator.remote(fresh)  # 3. improve it
+        await self.learned("generator", generator)
+        await self.publish()  # 4. hand it to rollout
+
+    async def step_jacobi(self) -> None:
+        """The same, where every update sees the nets from before: no step before the last use."""
+        await self.collect()
+        rewarded = self.replay.draw_rewarded.remote(self.policy_version)
+        fresh = self.replay.draw_fresh.remote(self.policy_version)
+        fake_score = self.generator.update_fake_score.remote(fresh, False)
+        await self.learned("fake_score", fake_score)
+        generator = self.generator.update_generator.remote(fresh)
+        if self.config.cluster.placement == "colocated":
+            await generator.settled()  # there the generator reads the very surrogate that learns
+        surrogate = self.surrogate.update.remote(rewarded)
+        await self.learned("generator", generator)
+        await self.learned("fake_score", self.generator.step_fake_score.remote())
+        await self.learned("surrogate", surrogate)
+        await self.generator.load_surrogate.remote(self.surrogate.publish_weights.remote())
+        await self.publish()
+
+    async def collect(self) -> None:
+        """Roll out and reward one iteration's groups; each call's images are judged at once."""
+        requests = self.prompts.take(self.algorithm.num_groups)
+        size = self.config.cluster.rollout_groups
+        calls = [requests[start : start + size] for start in range(0, len(requests), size)]
+        await asyncio.gather(*(self._collect(call) for call in calls))
+
+    async def _collect(self, requests: Sequence[Any]) -> None:
+        images, _ = await self.generate(requests)
+        judged = [self.judge(name, images) for name in self.rewards]
+        await self.record(images, await asyncio.gather(*judged))
+
+    async def generate(self, requests: Sequence[Any]) -> tuple[Reference, int]:
+        """Put groups of these prompts into the buffer; their images, and who made them."""
+        (groups, images), seconds = await self.rollout.run("generate", requests, num_returns=2)
+        counts = await self.replay.add.remote(groups)
+        self.see(counts)
+        count = len(requests) * self.algorithm.group_size
+        self.num_images += count
+        self.telemetry.add("rollout/images", count)
+        self.telemetry.add("seconds/rollout", seconds)
+        return images, int(counts["added_version"])
+
+    async def judge(self, name: str, images: Reference) -> Reference:
+        """Let one reward judge, and give the buffer its records; the reference to them."""
+        records, seconds = await self.rewards[name].run("evaluate", images)
+        self.see(await self.replay.attach_rewards.remote(records))
+        self.telemetry.add("seconds/reward", seconds)
+        self.telemetry.add(f"seconds/reward/{name}", seconds)
+        return records
+
+    def see(self, counts: dict[str, float]) -> None:
+        """Take the buffer's counts, unless newer ones have overtaken them on the way."""
+        if counts["change"] >= self.counts.get("change", 0):
+            self.counts = counts
+            self.changes.tell()
+
+    async def record(self, images: Reference, records: Sequence[Reference]) -> None:
+        """Have the images of a call stored, every few iterations."""
+        every = self.config.telemetry.images_every
+        if every and self.iteration % every == 0:
+            await self.recorder.run("record", self.iteration, images, *records)
+
+    async def learned(self, phase: str, update: Reference) -> dict[str, float]:
+        """An update's metrics, once it is done; they and its seconds go into the next line."""
+        self.telemetry.add(f"seconds/{phase}", await update.settled())
+        metrics = await update
+        if "skipped" in metrics:
+            if self.algorithm.on_policy:
+                raise RuntimeError(
+                    f"{phase}: the batch of {self.algorithm.num_groups} groups is not whole; "
+                    f"the buffer has {self.counts}"
+                )
+            return metrics
+        self.telemetry.note(metrics)
+        self.surrogate_version += phase == "surrogate"
+        return metrics
+
+    async def publish(self) -> None:
+        """Hand the updated generator to every rollout worker."""
+        with self.telemetry.phase("publish"):
+            self._published = self.generator.publish_weights.remote()
+            self.policy_version += 1
+            await self.rollout.tell("load_weights", self._published)
+
+    def publish_beside(self) -> asyncio.Task[Any]:
+        """The same without waiting for workers that are still generating."""
+        self._published = self.generator.publish_weights.remote()
+        self.policy_version += 1
+        return self.spawn(self.rollout.tell("load_weights", self._published))
+
+    async def goes_on(self) -> bool:
+        """Between iterations: obey commands, wait out a pause; False once the run is to end."""
+        while True:
+            while self.control.unheeded:
+                await self._obey(self.control.unheeded.pop(0))
+            if self.control.ending or self.iteration >= self.config.run.iterations:
+                return False
+            if not self.control.paused:
+                self.control.enter("running")
+                return True
+            self.control.enter("paused")
+            news = self.changes.until(lambda: bool(self.control.unheeded or self.control.ending))
+            await self.patience.wait(news, "unpause", endless=True)
+
+    async def _obey(self, command: Command) -> None:
+        if command.type in ("pause", "unpause"):
+            self.control.paused = command.type == "pause"
+            self.changes.tell()
+        elif command.type == "stop":
+            self.control.end("told to stop", hurried=True)
+        elif command.type == "checkpoint":
+            await self._checkpoint()
+        self.control.answer(command, "applied")
+
+    async def finish_iteration(self) -> None:
+        """Write the line and the status; evaluate and checkpoint when they are due."""
+        self.iteration += 1
+        self.see(await self.replay.counts.remote(self.policy_version))
+        self.telemetry.note({f"replay/{name}": value for name, value in self.counts.items()})
+        self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)
+        self.control.write_status()
+        evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
+        last = self.iteration == self.config.run.iterations
+        if _due(self.iteration, evaluation.every) and evaluation.num_images and not last:
+            await self._evaluate(f"step_{self.iteration:06d}")
+        if _due(self.iteration, checkpoint.every) and not last:
+            await self._checkpoint()
+
+    async def _evaluate(self, label: str) -> None:
+        """Score the generator's moving average (or the teacher) on held-out prompts."""
+        with self.telemetry.phase("evaluate"):
+            if label == "teacher":
+                scores, _ = await self.evaluator.run("evaluate_teacher")
+            else:
+                averaged = self.generator.publish_ema.remote()
+                scores, _ = await self.evaluator.run("evaluate", averaged, label)
+            found = await scores
+        self.evaluations[label] = {"iteration": self.iteration, **found}
+        numbers = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
+        who = "teacher" if label == "teacher" else "student"
+        self.telemetry.note({f"evaluation/{who}/{name}": v for name, v in numbers.items()})
+        log.info("evaluation %s: %s", label, numbers)
+
+    async def _checkpoint(self) -> None:
+        """Every role's state, written where it is, then made valid in one step."""
+
+    async def _end(self) -> None:
+        """Score and save where the run ends, unless a person wants it to end now."""
+        self.control.enter("ending")
+        if self.config.evaluation.num_images and not self.control.hurried:
+            await self._evaluate("after")
+        await self._checkpoint()
+        if self.evaluations:
+            self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)
+
+    def _facts(self) -> dict[str, Any]:
+        """What the status says."""
+        return {
+            "iteration": self.iteration,
+            "iterations": self.config.run.iterations,
+            "policy_version": self.policy_version,
+            "surrogate_version": self.surrogate_version,
+            "restarts": {name: n for name, n in self.runtime.restarts().items() if n},
+            "waiting": self.patience.waiting(),
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "run_id": self.folder.id,
+            "state": "stopped" if self.control.ending else "finished",
+            "reason": self.control.ending,
+            "seed": self.config.run.seed,
+            "iterations": self.iteration,
+            "policy_version": self.policy_version,
+            "surrogate_version": self.surrogate_version,
+            "rollout_images": self.num_images,
+            "seconds": time.monotonic() - self.control.started,
+            "evaluations": self.evaluations,
+        }
+
+
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
+
+
+def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The fault that tells most: what a worker raised before that one died."""
+    flat: list[BaseException] = []
+    for fault in faults.exceptions:
+        flat.append(_first(fault) if isinstance(fault, BaseExceptionGroup) else fault)
+    return min(flat, key=lambda fault: type(fault).__name__ == "WorkerDiedError")

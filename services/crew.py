@@ -1,0 +1,120 @@
+"""Which processes a run consists of, and the handles to them by what they do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from services.config import RunConfig
+from services.run_store.run_folder import RunFolder
+from services.runtime.handles import Handle, HostSpec, Recipe
+from services.runtime.pool import Pool
+
+ROLES = ("teacher", "generator", "fake_score", "surrogate", "surrogate_ema")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The workers of one run."""
+
+    rollout: Pool
+    """Generate groups."""
+    rewards: Mapping[str, Pool]
+    """Reward name to the workers that judge by it."""
+    replay: Handle
+    """Holds the groups."""
+    surrogate: Handle
+    """Learns the reward."""
+    generator: Handle
+    """Learns the fake score and the generator."""
+    evaluator: Pool
+    """Scores held-out prompts."""
+    recorder: Pool
+    """Writes images and checkpoints."""
+
+
+def plan(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
+    """The run's processes, with what each reserves; nothing is started."""
+    return [*_networks(config, folder), *_rewards(config), *_keepers(config, folder)]
+
+
+def assemble(config: RunConfig, handles: Mapping[str, Handle]) -> Crew:
+    """The crew of a run whose `plan` was started."""
+    return Crew(
+        rollout=Pool([handles[f"rollout-{i}"] for i in range(_num_rollout_workers(config))]),
+        rewards={
+            reward.name: Pool([handles[f"reward-{reward.name}-{i}"] for i in range(workers)])
+            for reward in config.rewards
+            for workers in [reward.num_workers]
+        },
+        replay=handles["replay"],
+        surrogate=handles["surrogate"],
+        generator=handles["generator"],
+        evaluator=Pool([handles["evaluator"]]),
+        recorder=Pool([handles["recorder"]]),
+    )
+
+
+def _num_rollout_workers(config: RunConfig) -> int:
+    return 1 if config.cluster.placement == "colocated" else config.cluster.num_rollout_workers
+
+
+def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
+    """Workers that hold a network: a process each, or one for all with one backbone."""
+    cluster = config.cluster
+    workers = {
+        f"rollout-{index}": Recipe("services.rollout.worker:RolloutWorker", (config, index))
+        for index in range(_num_rollout_workers(config))
+    } | {
+        "surrogate": Recipe("services.surrogate.learner:SurrogateLearner", (config,)),
+        "generator": Recipe("services.generator.learner:GeneratorLearner", (config,)),
+        "evaluator": Recipe("services.evaluation.evaluator:Evaluator", (config, str(folder.path))),
+    }
+    if cluster.placement == "colocated":
+        gpus = cluster.gpus
+        backbone = Recipe("services.models.load:load_backbone", (config.model, ROLES))
+        return [
+            HostSpec(
+                "colocated",
+                workers,
+                backbone,
+                num_gpus=max(gpus.rollout, gpus.surrogate, gpus.generator, gpus.evaluator),
+                threads=cluster.threads_per_worker,
+            )
+        ]
+    return [
+        HostSpec(
+            name,
+            {name: recipe},
+            ranks=getattr(cluster, f"{name}_ranks", 1),
+            num_gpus=getattr(cluster.gpus, name.partition("-")[0]),
+            threads=cluster.threads_per_worker,
+            restartable=name == "evaluator" or name.startswith("rollout"),
+        )
+        for name, recipe in workers.items()
+    ]
+
+
+def _rewards(config: RunConfig) -> list[HostSpec]:
+    return [
+        HostSpec(
+            name := f"reward-{reward.name}-{index}",
+            {name: Recipe("services.reward.worker:RewardWorker", (reward, index))},
+            num_cpus=reward.num_cpus,
+            num_gpus=reward.num_gpus,
+            threads=config.cluster.threads_per_worker,
+            restartable=True,
+        )
+        for reward in config.rewards
+        for index in range(reward.num_workers)
+    ]
+
+
+def _keepers(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
+    """The replay buffer and the recorder: they hold and write, and compute next to nothing."""
+    recipes = {
+        "replay": Recipe("services.replay.worker:ReplayWorker", (config,)),
+        "recorder": Recipe("services.recording.worker:Recorder", (config, str(folder.path))),
+    }
+    return [
+        HostSpec(name, {name: recipe}, num_cpus=0, restartable=name == "recorder")
+        for name, recipe in recipes.items()
+    ]

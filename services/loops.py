@@ -1,0 +1,186 @@
+"""The async run: Algorithm 1's calls in four loops that wait for as little as they can.
+
+Rewards feed the surrogate alone, so a slow judge costs the surrogate freshness and nobody else
+anything. What a loop waits for is a count of the buffer or a free slot; `Changes` wakes it.
+
+    loop       waits for                        unblocked by
+    rollout    a free slot                      the generator's draws
+    reward     images                           rollout
+    surrogate  num_groups rewarded groups       reward
+    generator  num_groups fresh groups          rollout
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from services.runtime.handles import Reference
+
+if TYPE_CHECKING:
+    from services.controller import Controller
+
+
+@dataclass
+class _Call:
+    """The images of one generate call on their way through the rewards."""
+
+    images: Reference
+    policy_version: int
+    records: list[Reference] = field(default_factory=list)
+
+
+class Loops:
+    """The four loops over one controller's workers."""
+
+    def __init__(self, controller: "Controller") -> None:
+        self.run = controller
+        config = controller.config
+        self.num_groups = config.algorithm.num_groups
+        self.num_generating = 0
+        self.num_slots = min(
+            config.cluster.max_groups_in_flight,
+            _most_useful(self.num_groups, config.algorithm.replay.max_staleness_generator),
+        )
+        self.to_judge: dict[str, asyncio.Queue[_Call]] = {
+            name: asyncio.Queue() for name in controller.rewards
+        }
+        self._surrogate_weights: Reference | None = None
+        self._publishing: asyncio.Task[Any] | None = None
+
+    def all_but_generator(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """The loops that run beside the generator's: one a rollout worker, one a reward worker."""
+        yield from (self.rollout_loop() for _ in self.run.rollout.handles)
+        for name, pool in self.run.rewards.items():
+            yield from (self.reward_loop(name) for _ in pool.handles)
+        yield self.surrogate_loop()
+
+    async def rollout_loop(self) -> None:
+        """Keep one rollout worker generating with the newest weights it has.
+
+        Consumes prompts. Produces groups in the buffer, and images for the reward loops. Waits for
+        a free slot. Unblocked by the generator's draws, and by groups growing too old for it.
+        """
+        run, size = self.run, self.run.config.cluster.rollout_groups
+        while True:
+            await self._until(lambda: self._free_slots() >= 1, "a free rollout slot")
+            requests = run.prompts.take(int(min(size, self._free_slots())))
+            self.num_generating += len(requests)
+            try:
+                call = _Call(*await run.generate(requests))
+            finally:
+                self.num_generating -= len(requests)
+            for queue in self.to_judge.values():
+                queue.put_nowait(call)
+            run.changes.tell()
+
+    async def reward_loop(self, name: str) -> None:
+        """Let one reward judge what was generated, in order.
+
+        Consumes images. Produces reward records in the buffer. Waits for images. Unblocked by the
+        rollout loop. Images too old for the surrogate are let go: nobody could use their rewards.
+        """
+        run = self.run
+        while True:
+            call = await run.patience.wait(self.to_judge[name].get(), f"images for {name}", True)
+            age = run.policy_version - call.policy_version
+            if age > run.algorithm.replay.max_staleness_surrogate:
+                run.telemetry.add(f"reward/{name}/expired_calls", 1)
+                continue
+            call.records.append(await run.judge(name, call.images))
+            if len(call.records) == len(run.rewards):
+                await run.record(call.images, call.records)
+
+    async def surrogate_loop(self) -> None:
+        """Learn the reward from groups whose rewards have arrived.
+
+        Consumes rewarded groups, each reward revision once. Produces surrogate weights, which the
+        generator takes when it comes by. Waits for num_groups of them, for as long as it takes.
+        Unblocked by the reward loops.
+        """
+        run = self.run
+        while True:
+            await self._until(lambda: self._ready("rewarded"), "rewarded groups")
+            rewarded = run.replay.draw_rewarded.remote(run.policy_version)
+            metrics = await run.learned("surrogate", run.surrogate.update.remote(rewarded))
+            if "skipped" not in metrics:
+                self._surrogate_weights = run.surrogate.publish_weights.remote()
+            run.see(await run.replay.counts.remote(run.policy_version))
+
+    async def generator_loop(self) -> None:
+        """Follow the generator with the fake score, and improve it with the surrogate there is.
+
+        Consumes fresh groups, rewarded or not. Produces generator weights. Waits for num_groups of
+        them, never for a reward. Unblocked by the rollout loop. Ends when the run does.
+        """
+        run = self.run
+        while await run.goes_on():
+            await self._fresh_or_attention()
+            if run.control.wants_attention:
+                continue
+            fresh = run.replay.draw_fresh.remote(run.policy_version)
+            if run.algorithm.update_order == "jacobi":
+                await run.learned(
+                    "fake_score", run.generator.update_fake_score.remote(fresh, False)
+                )
+                metrics = await run.learned(
+                    "generator", run.generator.update_generator.remote(fresh)
+                )
+                await run.learned("fake_score", run.generator.step_fake_score.remote())
+                await self._take_surrogate()
+            else:
+                await run.learned("fake_score", run.generator.update_fake_score.remote(fresh))
+                await self._take_surrogate()
+                metrics = await run.learned(
+                    "generator", run.generator.update_generator.remote(fresh)
+                )
+            if "skipped" not in metrics:
+                await self._publish()
+                await run.finish_iteration()
+
+    async def _fresh_or_attention(self) -> None:
+        """Wait until a batch is there, or the gate between iterations has something to do."""
+        run = self.run
+        start = time.perf_counter()
+        run.see(await run.replay.counts.remote(run.policy_version))
+        ready = run.changes.until(lambda: self._has("fresh") or run.control.wants_attention)
+        await run.patience.wait(ready, "fresh groups")
+        run.telemetry.add("seconds/wait", time.perf_counter() - start)
+
+    async def _take_surrogate(self) -> None:
+        """Load the newest surrogate, if there is one that the generator has not seen."""
+        weights, self._surrogate_weights = self._surrogate_weights, None
+        if weights is not None:
+            await self.run.generator.load_surrogate.remote(weights)
+
+    async def _publish(self) -> None:
+        """Publish without waiting for rollouts under way; at most one version is on its way."""
+        with self.run.telemetry.phase("publish"):
+            if self._publishing is not None:
+                await self._publishing
+            self._publishing = self.run.publish_beside()
+
+    def _has(self, kind: str) -> bool:
+        return self.run.counts.get(kind, 0) >= self.num_groups
+
+    def _ready(self, kind: str) -> bool:
+        return self._has(kind) and not self.run.control.paused
+
+    def _free_slots(self) -> float:
+        if self.run.control.paused:
+            return 0
+        return self.num_slots - self.num_generating - self.run.counts.get("fresh", 0)
+
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait without a deadline: these loops serve the generator's, which has one."""
+        await self.run.patience.wait(self.run.changes.until(condition), what, endless=True)
+
+
+def _most_useful(num_groups: int, max_staleness: int) -> int:
+    """Groups in flight beyond which some are always too old when their turn comes.
+
+    The generator takes num_groups a version, oldest first, so the last of n groups in flight is
+    drawn ceil(n / num_groups) - 1 versions after the first.
+    """
+    return num_groups * (max_staleness + 1)

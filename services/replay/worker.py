@@ -1,0 +1,101 @@
+"""The replay buffer as a worker: groups come in, batches go out, the controller sees counts.
+
+It remembers the newest policy version it was told of, so every count is of what may be drawn now.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.config import RunConfig
+from tdm_core.advantages import AdvantageNormaliser
+from tdm_core.batches import fresh_batch, rewarded_batch
+from tdm_core.replay_buffer import ReplayBuffer
+from tdm_core.types import FreshBatch, RewardedBatch, RewardRecord, RolloutGroup
+
+Counts = dict[str, float]
+
+
+class ReplayWorker:
+    """Owns the run's one buffer and the advantages' rolling statistics."""
+
+    def __init__(self, config: RunConfig) -> None:
+        algorithm = config.algorithm
+        num_steps = algorithm.sampler.num_steps
+        self.num_groups = algorithm.num_groups
+        self.reward_names = config.reward_names
+        self.buffer = ReplayBuffer(
+            algorithm.replay,
+            self.reward_names,
+            num_steps,
+            num_slots=num_steps if algorithm.advantages.per_step == "gain" else 1,
+        )
+        self.normaliser = AdvantageNormaliser(algorithm.advantages, config.reward_weights)
+        self.policy_version = 0
+        self._drawn: Counts = {}
+        self._change = 0
+
+    def add(self, groups: Sequence[RolloutGroup]) -> Counts:
+        """Store rollouts; counts, with `added_version`, the version that made the oldest."""
+        for group in groups:
+            self.buffer.add(group)
+        oldest = min(group.policy_version for group in groups)
+        return self.counts() | {"added_version": oldest}
+
+    def attach_rewards(self, records: Sequence[RewardRecord]) -> Counts:
+        """Join rewards to their groups; counts."""
+        self.buffer.attach_rewards(records)
+        return self.counts()
+
+    def draw_fresh(self, policy_version: int) -> FreshBatch | None:
+        """The generator's next batch; None when too few groups are young enough."""
+        self._see(policy_version)
+        groups = self.buffer.draw_fresh(policy_version, self.num_groups)
+        if groups is None:
+            return None
+        self._note("generator", [group.policy_version for group in groups])
+        return fresh_batch(groups)
+
+    def draw_rewarded(self, policy_version: int) -> RewardedBatch | None:
+        """The surrogate's next batch; None when too few groups have new rewards."""
+        self._see(policy_version)
+        groups = self.buffer.draw_rewarded(policy_version, self.num_groups)
+        if groups is None:
+            return None
+        self._note("surrogate", [rewarded.group.policy_version for rewarded in groups])
+        return rewarded_batch(groups, self.normaliser, self.reward_names)
+
+    def counts(self, policy_version: int = 0) -> Counts:
+        """Groups held, ready for each reader, and dropped; staleness of the last draws.
+
+        `change` grows with every answer, so that an overtaken one can be told.
+        """
+        self._see(policy_version)
+        self.buffer.evict(self.policy_version)
+        self._change += 1
+        ready = self.buffer.num_ready(self.policy_version)
+        return ready | vars(self.buffer.counts) | self._drawn | {"change": self._change}
+
+    def _see(self, policy_version: int) -> None:
+        self.policy_version = max(self.policy_version, policy_version)
+
+    def _note(self, reader: str, versions: Sequence[int]) -> None:
+        staleness = [self.policy_version - version for version in versions]
+        self._drawn[f"staleness_{reader}_mean"] = sum(staleness) / len(staleness)
+        self._drawn[f"staleness_{reader}_max"] = max(staleness)
+
+    def state_dict(self) -> dict[str, Any]:
+        """`tensors` and JSON-able `facts`: the buffer, the rolling statistics, the version."""
+        state = self.buffer.state_dict()
+        facts = {
+            "buffer": state["facts"],
+            "normaliser": self.normaliser.state(),
+            "policy_version": self.policy_version,
+        }
+        return {"tensors": state["tensors"], "facts": facts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        facts = state["facts"]
+        self.buffer.load_state_dict({"tensors": state["tensors"], "facts": facts["buffer"]})
+        self.normaliser.load_state(facts["normaliser"])
+        self.policy_version = facts["policy_version"]

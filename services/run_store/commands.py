@@ -1,0 +1,90 @@
+"""The run's inbox: one small file a command, on the disk before its sender is told so.
+
+A sender writes `requested` and never touches the file again; only the run's controller does, which
+replaces it whole: requested -> acknowledged (seen) -> applied (in force) or rejected (why).
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from services.run_store.files import write_whole
+
+State = Literal["requested", "acknowledged", "applied", "rejected"]
+TYPES = ("pause", "unpause", "stop", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command and how far it has come."""
+
+    id: str
+    """Sorts by the time of its request."""
+    type: str
+    """One of `TYPES`."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the type needs."""
+    state: State = "requested"
+    """How far it has come."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """State to the Unix time it was reached."""
+    reason: str = ""
+    """Why it was rejected."""
+
+
+def request(run: Path, type: str, arguments: Mapping[str, Any] | None = None) -> str:
+    """Put a command into the inbox of the run folder `run`; its id, once it is on the disk."""
+    if type not in TYPES:
+        raise ValueError(f"unknown command {type!r}; allowed: {', '.join(TYPES)}")
+    now = time.time()
+    identity = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    command = Command(identity, type, dict(arguments or {}), "requested", {"requested": now})
+    _inbox(run).mkdir(parents=True, exist_ok=True)
+    _write(run, command)
+    return identity
+
+
+def read(run: Path, identity: str) -> Command:
+    """A command as it stands; ValueError where there is none of that id."""
+    path = _inbox(run) / f"{identity}.json"
+    try:
+        return Command(**json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise ValueError(f"no command {identity} in {path.parent}") from error
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is not a command ({error}); remove the file") from error
+
+
+def unanswered(run: Path) -> list[Command]:
+    """Commands not applied or rejected yet, oldest first. A file that is no command is rejected."""
+    found = []
+    for path in sorted(_inbox(run).glob("[0-9]*.json")):
+        try:
+            command = read(run, path.stem)
+        except ValueError as error:
+            # Written by another hand; answering it keeps its sender from waiting for ever.
+            command = answer(run, Command(path.stem, "unreadable"), "rejected", str(error))
+        if command.state in ("requested", "acknowledged"):
+            found.append(command)
+    return found
+
+
+def answer(run: Path, command: Command, state: State, reason: str = "") -> Command:
+    """Record that a command has reached `state`; the command as it stands now."""
+    times = {**command.times, state: time.time()}
+    command = replace(command, state=state, times=times, reason=reason)
+    _write(run, command)
+    return command
+
+
+def _inbox(run: Path) -> Path:
+    return run / "commands"
+
+
+def _write(run: Path, command: Command) -> None:
+    content = json.dumps(asdict(command), indent=1).encode()
+    write_whole(_inbox(run) / f"{command.id}.json", content, durable=True)

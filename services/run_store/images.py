@@ -1,0 +1,57 @@
+"""Rollout images by content, and an index that says what each is.
+
+`images/sha256/ab/<digest>.png` is named by the SHA-256 of its own bytes, so equal images are one
+file and a name cannot lie. `images/index.jsonl` has one line an appearance.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from services.run_store.files import write_whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class ImageStore:
+    """PNG files under one folder; one writer, any number of readers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, pixels_HW3: "NDArray[Any]") -> str:
+        """Store uint8 pixels (H, W, 3) losslessly; the digest that names the file."""
+        from PIL import Image  # readers of the index need no imaging library
+
+        buffer = io.BytesIO()
+        Image.fromarray(pixels_HW3).save(buffer, "PNG")
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        path = self.path(digest)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, buffer.getvalue())
+        return digest
+
+    def path(self, digest: str) -> Path:
+        """Where the image of that digest lies or would lie."""
+        return self.folder / "sha256" / digest[:2] / f"{digest}.png"
+
+    def append(self, appearances: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to the index; each has a `digest` and what is known of the image."""
+        lines = "".join(json.dumps(dict(each), allow_nan=False) + "\n" for each in appearances)
+        with (self.folder / "index.jsonl").open("a") as file:
+            file.write(lines)
+
+    def index(self) -> Iterator[dict[str, Any]]:
+        """Lines of the index, oldest first; a last line still being written is left out."""
+        path = self.folder / "index.jsonl"
+        if not path.exists():
+            return
+        with path.open() as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)

@@ -1,0 +1,145 @@
+"""A run's folder: where everything about it lies, and its one status file.
+
+config.yaml run.json status.json metrics.jsonl events.log summary.json
+commands/ images/ checkpoints/ export/
+"""
+
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.config import RunConfig, config_hash, resolved_yaml
+from services.run_store.files import write_whole
+
+ENDED = ("finished", "stopped", "failed")
+"""States after which nothing more happens."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and small files of one run."""
+
+    path: Path
+    """The folder; its name is the run's id."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """What the run said."""
+        return self.path / "events.log"
+
+    @property
+    def images(self) -> Path:
+        """The image store."""
+        return self.path / "images"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """What `tdm-r1 export` writes."""
+        return self.path / "export"
+
+    def status(self) -> dict[str, Any]:
+        """The status as it was last written; `{}` before the first."""
+        return _read(self.path / "status.json")
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Replace the status in one step, with the time and the process that wrote it."""
+        about = {"updated_at": time.time(), "pid": os.getpid(), "node": socket.gethostname()}
+        self._write("status.json", {"run_id": self.id, **status, **about})
+
+    def summary(self) -> dict[str, Any]:
+        """What the run came to; `{}` before its end."""
+        return _read(self.path / "summary.json")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Record what the run came to."""
+        self._write("summary.json", summary)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        write_whole(self.path / name, json.dumps(content, indent=1).encode() + b"\n")
+
+
+def create_run(config: RunConfig, default_name: str = "run") -> RunFolder:
+    """A new folder `NAME-YYYYMMDD-HHMMSS` under `run.dir`, with its config and origin in it."""
+    runs = config.run.dir
+    stem = f"{config.run.name or default_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for attempt in range(1, 1000):
+        path = runs / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    folder = RunFolder(path)
+    fill_run(folder, config)
+    return folder
+
+
+def fill_run(folder: RunFolder, config: RunConfig) -> None:
+    """Write the config and the origin into the folder, which is made if it is not there."""
+    for part in (folder.path, folder.path / "commands", folder.images, folder.checkpoints):
+        part.mkdir(parents=True, exist_ok=True)
+    write_whole(folder.config, resolved_yaml(config).encode())
+    origin = {
+        "run_id": folder.id,
+        "created_at": time.time(),
+        "config_hash": config_hash(config),
+        "seed": config.run.seed,
+        "command": sys.argv,
+        "python": platform.python_version(),
+    }
+    folder._write("run.json", origin)
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """Runs under `runs`, the newest first."""
+    found = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
+    return sorted(found, key=lambda run: (_read(run.path / "run.json")["created_at"], run.id))[::-1]
+
+
+def find_run(runs: Path, name: str = "latest") -> RunFolder:
+    """A run by its id, `latest`, or its folder; ValueError where there is none."""
+    if (Path(name) / "run.json").is_file():
+        return RunFolder(Path(name).absolute())
+    found = list_runs(runs)
+    if name == "latest" and found:
+        return found[0]
+    for run in found:
+        if run.id == name:
+            return run
+    known = ", ".join(run.id for run in found[:5]) or "none"
+    raise ValueError(f"no run {name!r} in {runs}; the newest there: {known}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); it was changed by hand") from error
