@@ -68,6 +68,7 @@ class Controller:
         self.counts: dict[str, float] = {}
         self.evaluations: dict[str, dict[str, Any]] = {}
         self.num_images = 0
+        self.checkpoint = ""
         self._published: Reference | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -278,7 +279,25 @@ class Controller:
         log.info("evaluation %s: %s", label, numbers)
 
     async def _checkpoint(self) -> None:
-        """Every role's state, written where it is, then made valid in one step."""
+        """Have every worker's state written; it goes from worker to recorder."""
+        learned = {
+            "generator": self.generator,
+            "surrogate": self.surrogate,
+            "replay": self.replay,
+        }
+        facts = {
+            "iteration": self.iteration,
+            "policy_version": self.policy_version,
+            "surrogate_version": self.surrogate_version,
+            "prompts": self.prompts.state_dict(),
+        }
+        with self.telemetry.phase("checkpoint"):
+            states = [handle.state_dict.remote() for handle in learned.values()]
+            written, _ = await self.recorder.run(
+                "checkpoint", self.iteration, facts, list(learned), *states
+            )
+            self.checkpoint = await written
+        log.info("checkpoint %s", self.checkpoint)
 
     async def _end(self) -> None:
         """Score and save where the run ends, unless a person wants it to end now."""
@@ -311,6 +330,7 @@ class Controller:
             "surrogate_version": self.surrogate_version,
             "rollout_images": self.num_images,
             "seconds": time.monotonic() - self.control.started,
+            "checkpoint": self.checkpoint,
             "evaluations": self.evaluations,
         }
 

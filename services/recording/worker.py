@@ -1,26 +1,32 @@
-"""Writes what is too large for the controller: rollout images, with what the rewards said."""
+"""Writes what is too large for the controller: rollout images with their rewards, checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from services.config import RunConfig
+from torch import Tensor
+
+from services.checkpoint import save_checkpoint
+from services.config import RunConfig, config_hash
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import RunFolder
 from tdm_core.types import ImageGroup, RewardRecord
 
 
 class Recorder:
-    """The one writer of a run's image store."""
+    """The one writer of a run's images and checkpoints."""
 
     def __init__(self, config: RunConfig, folder: str) -> None:
         """`folder` is the run's."""
-        self.images_per_group = config.telemetry.images_per_group
-        self.store = ImageStore(RunFolder(Path(folder)).images)
+        self.config = config
+        self.folder = RunFolder(Path(folder))
+        self.store = ImageStore(self.folder.images)
 
     def record(
         self, step: int, groups: Sequence[ImageGroup], *judged: Sequence[RewardRecord]
     ) -> int:
         """Store the first final images of each group and their rewards; how many."""
+        count = self.config.telemetry.images_per_group
         rewards = _by_sample([record for records in judged for record in records])
         appearances = [
             {
@@ -34,10 +40,27 @@ class Recorder:
                 "rewards": rewards.get((group.group_id, sample), {}),
             }
             for group in groups
-            for sample in range(min(self.images_per_group, group.images_GS3HW.shape[0]))
+            for sample in range(min(count, group.images_GS3HW.shape[0]))
         ]
         self.store.append(appearances)
         return len(appearances)
+
+    def checkpoint(
+        self, step: int, facts: Mapping[str, Any], names: Sequence[str], *states: dict[str, Any]
+    ) -> str:
+        """Write the workers' states as the checkpoint of iteration `step`; its folder.
+
+        `names` says whose each state is; a state has `tensors`, named `part/...`, and `facts`.
+        """
+        parts: dict[str, dict[str, Tensor]] = {}
+        for state in states:
+            for name, tensor in state["tensors"].items():
+                part, _, rest = name.partition("/")
+                parts.setdefault(part, {})[rest] = tensor
+        each = {name: state["facts"] for name, state in zip(names, states, strict=True)}
+        whole = {**facts, "config_hash": config_hash(self.config), "workers": each}
+        folder = self.folder.checkpoints / f"step_{step:06d}"
+        return str(save_checkpoint(folder, parts, whole, self.config.checkpoint.keep))
 
 
 def _by_sample(

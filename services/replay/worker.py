@@ -91,11 +91,13 @@ class ReplayWorker:
             "normaliser": self.normaliser.state(),
             "policy_version": self.policy_version,
         }
-        return {"tensors": state["tensors"], "facts": facts}
+        tensors = {f"replay/{name}": tensor for name, tensor in state["tensors"].items()}
+        return {"tensors": tensors, "facts": facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         facts = state["facts"]
-        self.buffer.load_state_dict({"tensors": state["tensors"], "facts": facts["buffer"]})
+        tensors = {name.removeprefix("replay/"): t for name, t in state["tensors"].items()}
+        self.buffer.load_state_dict({"tensors": tensors, "facts": facts["buffer"]})
         self.normaliser.load_state(facts["normaliser"])
         self.policy_version = facts["policy_version"]

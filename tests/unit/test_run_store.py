@@ -19,7 +19,7 @@ from services.run_store.run_folder import RunFolder, create_run, find_run, list_
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture()
+@pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     """A small config whose runs lie under the test's folder."""
     tree = {
@@ -109,7 +109,7 @@ def test_a_run_is_found_by_id_by_latest_and_by_folder(config: RunConfig) -> None
     assert find_run(runs, first.id) == first
     assert find_run(runs, str(first.path)) == first
     assert list_runs(runs) == [second, first]
-    with pytest.raises(ValueError, match="no run 'other'.*the newest there: toy-"):
+    with pytest.raises(ValueError, match=r"no run 'other'.*the newest there: toy-"):
         find_run(runs, "other")
     assert "family: toy" in first.config.read_text()
 
