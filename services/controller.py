@@ -111,7 +111,7 @@ class Controller:
         self._published = self.generator.publish_weights.remote()
         await self.rollout.tell("load_weights", self._published)
         labels = ["teacher", "before"] if self.config.evaluation.score_teacher else ["before"]
-        for label in labels if self.config.evaluation.num_images else []:
+        for label in labels:
             if not self.control.ending:
                 await self._evaluate(label)
 
@@ -253,18 +253,21 @@ class Controller:
         """Write the line and the status; evaluate and checkpoint when they are due."""
         self.iteration += 1
         self.see(await self.replay.counts.remote(self.policy_version))
-        self.telemetry.note({f"replay/{name}": value for name, value in self.counts.items()})
+        counts = {f"replay/{name}": value for name, value in self.counts.items()}
+        self.telemetry.note({k: v for k, v in counts.items() if k != "replay/change"})
         self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)
         self.control.write_status()
         evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
         last = self.iteration == self.config.run.iterations
-        if _due(self.iteration, evaluation.every) and evaluation.num_images and not last:
+        if _due(self.iteration, evaluation.every) and not last:
             await self._evaluate(f"step_{self.iteration:06d}")
         if _due(self.iteration, checkpoint.every) and not last:
             await self._checkpoint()
 
     async def _evaluate(self, label: str) -> None:
         """Score the generator's moving average (or the teacher) on held-out prompts."""
+        if self.evaluator is None:
+            return
         with self.telemetry.phase("evaluate"):
             if label == "teacher":
                 scores, _ = await self.evaluator.run("evaluate_teacher")
@@ -302,7 +305,7 @@ class Controller:
     async def _end(self) -> None:
         """Score and save where the run ends, unless a person wants it to end now."""
         self.control.enter("ending")
-        if self.config.evaluation.num_images and not self.control.hurried:
+        if not self.control.hurried:
             await self._evaluate("after")
         await self._checkpoint()
         if self.evaluations:

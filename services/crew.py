@@ -25,8 +25,8 @@ class Crew:
     """Learns the reward."""
     generator: Handle
     """Learns the fake score and the generator."""
-    evaluator: Pool
-    """Scores held-out prompts."""
+    evaluator: Pool | None
+    """Scores held-out prompts; None where the config wants no evaluation."""
     recorder: Pool
     """Writes images and checkpoints."""
 
@@ -48,7 +48,7 @@ def assemble(config: RunConfig, handles: Mapping[str, Handle]) -> Crew:
         replay=handles["replay"],
         surrogate=handles["surrogate"],
         generator=handles["generator"],
-        evaluator=Pool([handles["evaluator"]]),
+        evaluator=Pool([handles["evaluator"]]) if "evaluator" in handles else None,
         recorder=Pool([handles["recorder"]]),
     )
 
@@ -66,8 +66,9 @@ def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
     } | {
         "surrogate": Recipe("services.surrogate.learner:SurrogateLearner", (config,)),
         "generator": Recipe("services.generator.learner:GeneratorLearner", (config,)),
-        "evaluator": Recipe("services.evaluation.evaluator:Evaluator", (config, str(folder.path))),
     }
+    if config.evaluation.num_images:
+        workers["evaluator"] = Recipe("services.evaluation.evaluator:Evaluator", (config,))
     if cluster.placement == "colocated":
         gpus = cluster.gpus
         backbone = Recipe("services.models.load:load_backbone", (config.model, ROLES))

@@ -39,10 +39,7 @@ class Loops:
         config = controller.config
         self.num_groups = config.algorithm.num_groups
         self.num_generating = 0
-        self.num_slots = min(
-            config.cluster.max_groups_in_flight,
-            _most_useful(self.num_groups, config.algorithm.replay.max_staleness_generator),
-        )
+        self.training = False
         self.to_judge: dict[str, asyncio.Queue[_Call]] = {
             name: asyncio.Queue() for name in controller.rewards
         }
@@ -65,12 +62,15 @@ class Loops:
         run, size = self.run, self.run.config.cluster.rollout_groups
         while True:
             await self._until(lambda: self._free_slots() >= 1, "a free rollout slot")
-            requests = run.prompts.take(int(min(size, self._free_slots())))
-            self.num_generating += len(requests)
+            count = int(min(size, self._free_slots()))
+            if count < 1:
+                continue  # another worker's loop was quicker to take the slot
+            requests = run.prompts.take(count)
+            self.num_generating += count
             try:
                 call = _Call(*await run.generate(requests))
             finally:
-                self.num_generating -= len(requests)
+                self.num_generating -= count
             for queue in self.to_judge.values():
                 queue.put_nowait(call)
             run.changes.tell()
@@ -119,6 +119,7 @@ class Loops:
             await self._fresh_or_attention()
             if run.control.wants_attention:
                 continue
+            self.training = True
             fresh = run.replay.draw_fresh.remote(run.policy_version)
             if run.algorithm.update_order == "jacobi":
                 await run.learned(
@@ -141,7 +142,7 @@ class Loops:
 
     async def _fresh_or_attention(self) -> None:
         """Wait until a batch is there, or the gate between iterations has something to do."""
-        run = self.run
+        run, self.training = self.run, False
         start = time.perf_counter()
         run.see(await run.replay.counts.remote(run.policy_version))
         ready = run.changes.until(lambda: self._has("fresh") or run.control.wants_attention)
@@ -170,17 +171,19 @@ class Loops:
     def _free_slots(self) -> float:
         if self.run.control.paused:
             return 0
-        return self.num_slots - self.num_generating - self.run.counts.get("fresh", 0)
+        return self._slots() - self.num_generating - self.run.counts.get("fresh", 0)
+
+    def _slots(self) -> int:
+        """Groups that may be generating or waiting for the generator at once.
+
+        The generator takes num_groups a version, oldest first: a group with n before it is drawn
+        n // num_groups draws after the next one. That one comes at this version or, while the
+        generator trains, at the version after it. More groups would be too old when drawn.
+        """
+        config = self.run.config
+        draws = config.algorithm.replay.max_staleness_generator + (not self.training)
+        return min(config.cluster.max_groups_in_flight, self.num_groups * draws)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait without a deadline: these loops serve the generator's, which has one."""
         await self.run.patience.wait(self.run.changes.until(condition), what, endless=True)
-
-
-def _most_useful(num_groups: int, max_staleness: int) -> int:
-    """Groups in flight beyond which some are always too old when their turn comes.
-
-    The generator takes num_groups a version, oldest first, so the last of n groups in flight is
-    drawn ceil(n / num_groups) - 1 versions after the first.
-    """
-    return num_groups * (max_staleness + 1)

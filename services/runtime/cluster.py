@@ -78,6 +78,8 @@ class _Processes:
     async def first_fault(self, objects: Sequence[Any]) -> None:
         """Wait for all; as soon as one fails raise its error as the worker raised it."""
         futures = [asyncio.wrap_future(each.future()) for each in objects]
+        for future in futures:
+            future.add_done_callback(_seen)
         done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
         for fault in [future.exception() for future in done]:
             if fault is not None:
@@ -118,6 +120,12 @@ class _Processes:
         """End the processes at once."""
         for actor in self.actors:
             ray.kill(actor)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """A fault that nobody waits for any more, such as a killed worker's, is no news."""
+    if not future.cancelled():
+        future.exception()
 
 
 class ClusterReference:

@@ -1,7 +1,7 @@
 """Workers that do the same: work goes to a free one, and is done again if that one dies."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from services.runtime.handles import Handle, WorkerDiedError
@@ -38,9 +38,15 @@ class Pool:
         finally:
             self._free.put_nowait(handle)
 
-    async def tell(self, method: str, *args: Any) -> list[Any]:
-        """Every worker's answer. One that dies is skipped: its restart brings it up to date."""
+    def tell(self, method: str, *args: Any) -> Coroutine[Any, Any, list[Any]]:
+        """Call every worker, before any call that comes later; await it for their answers.
+
+        One that dies answers None: its restart brings it up to date.
+        """
         references = [getattr(handle, method).remote(*args) for handle in self.handles]
+        return self._answers(references)
+
+    async def _answers(self, references: Sequence[Any]) -> list[Any]:
         pairs = zip(references, self.handles, strict=True)
         return list(await asyncio.gather(*(_unless_dead(*pair) for pair in pairs)))
 
