@@ -185,8 +185,6 @@ class ClusterConfig(Section):
     """Seconds until a wait for a worker ends the run, saying what it waited for."""
     max_restarts: int = Field(default=3, ge=0)
     """Restarts of one worker before the run ends."""
-    deadline_s: float = Field(default=3600, gt=0)
-    """Seconds after which a wait for a worker ends the run."""
 
 
 class EvaluationConfig(Section):

@@ -68,7 +68,8 @@ def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
         "generator": Recipe("services.generator.learner:GeneratorLearner", (config,)),
     }
     if config.evaluation.num_images:
-        workers["evaluator"] = Recipe("services.evaluation.evaluator:Evaluator", (config,))
+        make = "services.scored_evaluator:make_evaluator"
+        workers["evaluator"] = Recipe(make, (config, str(folder.path)))
     if cluster.placement == "colocated":
         gpus = cluster.gpus
         backbone = Recipe("services.models.load:load_backbone", (config.model, ROLES))

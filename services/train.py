@@ -32,7 +32,7 @@ def train(config: RunConfig, run_folder: RunFolder | None = None) -> dict[str, A
 
 
 async def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
-    patience = Patience(deadline_s=config.cluster.deadline_s)
+    patience = Patience(config.cluster.heartbeat_s, config.cluster.deadline_s)
     prompts = PromptSource(read_prompts(config.prompts.train), config.run.seed)
     telemetry = Telemetry(folder.metrics, _writers(config, folder))
     runtime = _make_runtime(config, patience)

@@ -50,13 +50,12 @@ class Recorder:
     ) -> str:
         """Write the workers' states as the checkpoint of iteration `step`; its folder.
 
-        `names` says whose each state is; a state has `tensors`, named `part/...`, and `facts`.
+        `names` says whose each state is; it has `tensors` (part -> name -> tensor) and `facts`.
         """
         parts: dict[str, dict[str, Tensor]] = {}
         for state in states:
-            for name, tensor in state["tensors"].items():
-                part, _, rest = name.partition("/")
-                parts.setdefault(part, {})[rest] = tensor
+            assert not parts.keys() & state["tensors"].keys(), "a part belongs to one worker"
+            parts |= state["tensors"]
         each = {name: state["facts"] for name, state in zip(names, states, strict=True)}
         whole = {**facts, "config_hash": config_hash(self.config), "workers": each}
         folder = self.folder.checkpoints / f"step_{step:06d}"

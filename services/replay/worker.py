@@ -84,20 +84,19 @@ class ReplayWorker:
         self._drawn[f"staleness_{reader}_max"] = max(staleness)
 
     def state_dict(self) -> dict[str, Any]:
-        """`tensors` and JSON-able `facts`: the buffer, the rolling statistics, the version."""
+        """`tensors` (part -> name -> tensor) and JSON-able `facts`: buffer, statistics, version."""
         state = self.buffer.state_dict()
         facts = {
             "buffer": state["facts"],
             "normaliser": self.normaliser.state(),
             "policy_version": self.policy_version,
         }
-        tensors = {f"replay/{name}": tensor for name, tensor in state["tensors"].items()}
-        return {"tensors": tensors, "facts": facts}
+        return {"tensors": {"replay": state["tensors"]}, "facts": facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         facts = state["facts"]
-        tensors = {name.removeprefix("replay/"): t for name, t in state["tensors"].items()}
+        tensors = state["tensors"]["replay"]
         self.buffer.load_state_dict({"tensors": tensors, "facts": facts["buffer"]})
         self.normaliser.load_state(facts["normaliser"])
         self.policy_version = facts["policy_version"]

@@ -1,0 +1,113 @@
+"""Toy runs for the tests of training: config, a run in a thread, its metrics."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from services.config import RunConfig, config_from_tree
+from services.reward.contract import Answer, RewardInput
+from services.run_store.run_folder import RunFolder
+from services.train import train
+
+ON_POLICY = {"max_staleness_generator": 0, "max_staleness_surrogate": 0}
+PROMPTS = Path("configs/toy_prompts.txt")
+
+
+def toy_run(runs: Path, **changes: dict[str, Any]) -> RunConfig:
+    """The toy world as in configs/toy.yaml, with `changes` to its sections."""
+    sections: dict[str, dict[str, Any]] = {
+        "run": {"name": "toy", "iterations": 6, "dir": str(runs)},
+        "algorithm": {
+            "num_groups": 4,
+            "group_size": 16,
+            "surrogate": {"lr": 2e-3},
+            "fake_score": {"lr": 2e-3},
+            "generator": {"lr": 5e-4},
+            "advantages": {"normaliser": "batch_std"},
+            "replay": ON_POLICY,
+        },
+        "model": {"family": "toy", "teacher": "toy", "dtype": "float64", "device": "cpu"},
+        "prompts": {"train": str(PROMPTS.absolute())},
+        "cluster": {"runtime": "local", "engine": "torch", "rollout_groups": 4},
+    }
+    rewards = changes.pop("rewards", [reward()])
+    for name, change in changes.items():
+        sections[name] = sections.get(name, {}) | change
+    return config_from_tree({**sections, "rewards": rewards}, "toy_run")
+
+
+def reward(kind: str = "python:services.reward.toy:UpperHalf", **more: Any) -> dict[str, Any]:
+    """The run's one reward."""
+    return {"name": "upper_half", "kind": kind, **more}
+
+
+def metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    """Every line of a run's stream."""
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def numbers(folder: RunFolder) -> list[dict[str, Any]]:
+    """Every line without what a clock measured."""
+    return [
+        {k: v for k, v in line.items() if k != "time" and "seconds" not in k and "per_s" not in k}
+        for line in metrics(folder)
+    ]
+
+
+class Running:
+    """A run in a thread of its own."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.folder = RunFolder(config.run.dir / "run")
+        self.summary: dict[str, Any] = {}
+        self.fault: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(config,))
+        self._thread.start()
+
+    def _run(self, config: RunConfig) -> None:
+        try:
+            self.summary = train(config, self.folder)
+        except BaseException as fault:  # the test looks at it
+            self.fault = fault
+
+    def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
+        """Wait until the status is as wished."""
+        deadline = time.monotonic() + seconds
+        while not condition(self.folder.status()):
+            assert self._thread.is_alive(), self.fault or self.folder.status()
+            assert time.monotonic() < deadline, self.folder.status()
+            time.sleep(0.05)
+
+    def join(self, seconds: float = 60) -> None:
+        """Wait for the end."""
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), self.folder.status()
+
+
+class SlowReward:
+    """Answers late."""
+
+    version = "1"
+    requires = ("image",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """Alternating rewards after `seconds`."""
+        time.sleep(self.seconds)
+        return [float(place % 2) for place in range(len(batch))]
+
+
+class BrokenReward:
+    """Never answers."""
+
+    version = "1"
+    requires = ("image",)
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """Raises."""
+        raise RuntimeError("the judge is out to lunch")
