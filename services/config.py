@@ -427,7 +427,8 @@ def _with_paths(config: RunConfig, source: str, check: bool) -> RunConfig:
             }
         )
     heldout = prompts.heldout and file("prompts.heldout", prompts.heldout)
-    prompts = PromptsConfig(train=file("prompts.train", prompts.train), heldout=heldout)
+    train = file("prompts.train", prompts.train)
+    prompts = prompts.model_copy(update={"train": train, "heldout": heldout})
     run = config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()})
     if faults:
         raise ValueError("\n".join(faults))

@@ -1,0 +1,257 @@
+"""The command line, `tdm-r1`: names, options and help; what commands do is in services/commands.
+
+Nothing heavy is imported before a command runs, so that `--help` is quick. A person's mistake
+(ValueError) is one message and exit code 2; Ctrl-C is 130; a fault of ours keeps its traceback, 1.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class _Group(TyperGroup):
+    """Turns errors meant for people into messages."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    name="tdm-r1",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Reinforce few-step image generators with rewards nobody can differentiate.",
+)
+
+ConfigFile = Annotated[str, typer.Argument(help="YAML file, such as configs/demo.yaml")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key.subkey=value, over what the file says")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the run folders")]
+Run = Annotated[str, typer.Argument(help="run id, run folder, or `latest`")]
+Source = Annotated[str, typer.Argument(help="run id, `latest`, or a run, checkpoint or export")]
+AsJson = Annotated[bool, typer.Option("--json", help="for scripts: one JSON document on stdout")]
+Wait = Annotated[float, typer.Option(help="seconds to wait until the run has done it; 0 does not")]
+Weights = Annotated[
+    str,
+    typer.Option(help="ema (the moving average, which evaluations score) or generator"),
+]
+Checkpoint = Annotated[
+    str | None, typer.Option(help="step number or checkpoint folder; the newest if not given")
+]
+RUNS = Path("runs")
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Train the bundled tiny world on this machine and show what it did to the pictures."""
+    from services.commands.demo import demo as run
+
+    raise typer.Exit(run(overrides or [], runs, as_json))
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the resolved config, placement and memory")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a config to its end, on Ray or in this process."""
+    from services.commands.train import dry_run as show_plan
+    from services.commands.train import train as run
+
+    if dry_run:
+        show_plan(config, overrides or [], as_json)
+    else:
+        raise typer.Exit(run(config, overrides or [], as_json))
+
+
+@app.command()
+def submit(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    address: Annotated[str, typer.Option(help="Ray's jobs address")] = "http://127.0.0.1:8265",
+    working_dir: Annotated[Path, typer.Option(help="folder that travels to the cluster")] = Path(),
+    follow: Annotated[bool, typer.Option(help="show the job's log until it ends")] = False,
+) -> None:
+    """Hand a config to a Ray cluster as a job (wraps `ray job submit`)."""
+    from services.commands.submit import submit as run
+
+    raise typer.Exit(run(config, overrides or [], address, working_dir, follow))
+
+
+@app.command()
+def status(
+    run: Annotated[
+        str | None, typer.Argument(help="run id, folder or `latest`; all if none")
+    ] = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """What runs are doing: state, iteration, newest rewards, age of that news."""
+    from services.commands.status import status as show_status
+
+    show_status(run, runs, as_json)
+
+
+@app.command()
+def logs(
+    run: Run = "latest",
+    runs: Runs = RUNS,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="newest lines; 0 is all")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="until the run ends")] = False,
+    metrics: Annotated[bool, typer.Option(help="metrics.jsonl instead of events.log")] = False,
+) -> None:
+    """What a run has said."""
+    from services.commands.status import logs as show_logs
+
+    show_logs(run, runs, lines, follow, metrics)
+
+
+@app.command()
+def pause(run: Run = "latest", runs: Runs = RUNS, wait: Wait = 60, as_json: AsJson = False) -> None:
+    """Let a run finish its iteration and wait."""
+    _control("pause", run, runs, wait, as_json)
+
+
+@app.command()
+def unpause(
+    run: Run = "latest", runs: Runs = RUNS, wait: Wait = 60, as_json: AsJson = False
+) -> None:
+    """Let a paused run go on."""
+    _control("unpause", run, runs, wait, as_json)
+
+
+@app.command()
+def stop(run: Run = "latest", runs: Runs = RUNS, wait: Wait = 60, as_json: AsJson = False) -> None:
+    """End a run after its iteration, with a checkpoint."""
+    _control("stop", run, runs, wait, as_json)
+
+
+def _control(command: str, run: str, runs: Path, wait: float, as_json: bool) -> None:
+    from services.commands.control import control
+
+    control(command, run, runs, wait, as_json)
+
+
+@app.command()
+def sample(
+    source: Source = "latest",
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", "-p", help="may be given several times")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="file of prompts, .txt or .jsonl")] = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="images a prompt")] = 1,
+    seed: Annotated[int, typer.Option(help="key of the noise")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for the PNG files")] = Path("samples"),
+    weights: Weights = "ema",
+    checkpoint: Checkpoint = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Draw images from a run, a checkpoint or an export."""
+    from services.commands.sample import sample as run
+
+    run(
+        source,
+        runs,
+        prompt or [],
+        prompts,
+        num_images,
+        seed,
+        out,
+        weights,
+        checkpoint,
+        as_json,
+    )
+
+
+@app.command(name="eval")
+def evaluate(
+    run: Run = "latest",
+    num_images: Annotated[
+        int | None, typer.Option("--num-images", "-n", help="the config's number if not given")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="ema, generator, start (before training) or teacher")
+    ] = "ema",
+    checkpoint: Checkpoint = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run's generator on its held-out prompts by its rewards."""
+    from services.commands.evaluate import evaluate as run_evaluation
+
+    run_evaluation(run, runs, num_images, weights, checkpoint, as_json)
+
+
+@app.command()
+def export(
+    source: Source = "latest",
+    out: Annotated[Path | None, typer.Option(help="new folder; RUN/export if not given")] = None,
+    weights: Weights = "ema",
+    checkpoint: Checkpoint = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's generator as diffusers loads it: a LoRA, or a whole pipeline."""
+    from services.commands.export import export as run
+
+    run(source, runs, out, weights, checkpoint, as_json)
+
+
+@app.command()
+def distill(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="folder to write the student into")] = Path("student"),
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="the teacher's guidance scale that the student absorbs"),
+    ] = None,
+    fake_score_updates: Annotated[
+        int, typer.Option(help="fake-score updates before each of the student")
+    ] = 1,
+) -> None:
+    """Make a few-step student from the config's teacher (TDM), stored in bfloat16."""
+    from services.commands.distill import distill as run
+
+    run(config, overrides or [], out, guidance, fake_score_updates)
+
+
+@app.command()
+def doctor(
+    configs: Annotated[list[Path] | None, typer.Argument(help="configs to check too")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find what is wrong with this machine or a config, and say what helps."""
+    from services.commands.doctor import doctor as run
+
+    raise typer.Exit(run(configs or [], as_json))
+
+
+def main() -> None:
+    """What the installed command `tdm-r1` calls."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

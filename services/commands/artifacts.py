@@ -1,0 +1,27 @@
+"""From what a person types to a folder that holds a generator."""
+
+from pathlib import Path
+
+from services.checkpoint import MANIFEST
+from services.run_store.run_folder import find_run
+
+CARD = "tdm_r1.json"
+
+
+def find_generator(source: str, runs: Path, checkpoint: str | None) -> Path:
+    """A checkpoint, an export, or a run (whose newest checkpoint is meant); ValueError if none."""
+    path = Path(source)
+    if checkpoint is None and any((path / name).is_file() for name in (MANIFEST, CARD)):
+        return path
+    run = find_run(runs, source)
+    if checkpoint is None:
+        return run.path
+    if checkpoint.isdecimal():
+        return run.checkpoints / f"step_{int(checkpoint):06d}"
+    return Path(checkpoint)
+
+
+def check_weights(weights: str, allowed: tuple[str, ...]) -> None:
+    """ValueError for a kind of weights that the command does not know."""
+    if weights not in allowed:
+        raise ValueError(f"--weights {weights!r}: allowed are {', '.join(allowed)}")

@@ -1,0 +1,31 @@
+"""`tdm-r1 pause | unpause | stop`: a durable command, and what the run answered."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from services.commands.console import note, show
+from services.commands.status import facts_of
+from services.run_store import commands
+from services.run_store.run_folder import ENDED, find_run
+
+POLL_S = 0.2
+
+
+def control(command: str, name: str, runs: Path, wait: float, as_json: bool) -> None:
+    """Ask, and wait up to `wait` seconds until it is applied; ValueError if it is refused."""
+    folder = find_run(runs, name)
+    facts = facts_of(folder)
+    if facts["state"] in ENDED:
+        raise ValueError(f"run {folder.id} has ended ({facts['state']}); nothing to {command}")
+    if facts["state"] == "silent":
+        note(f"no news from {folder.id} for {facts['age_s']:.0f} s; it may not be there to answer")
+    identity = commands.request(folder.path, command)
+    answer = commands.read(folder.path, identity)
+    deadline = time.monotonic() + wait
+    while answer.state in ("requested", "acknowledged") and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        answer = commands.read(folder.path, identity)
+    if answer.state == "rejected":
+        raise ValueError(f"run {folder.id} refused to {command}: {answer.reason}")
+    show(asdict(answer), as_json, f"{command} {folder.id}: {answer.state}")

@@ -1,0 +1,116 @@
+"""`tdm-r1 status` and `tdm-r1 logs`: read run folders, and never mistake silence for life."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from services.commands.console import out, print_json, say
+from services.run_store.run_folder import ENDED, RunFolder, find_run, list_runs
+
+SILENT_S = 30.0
+"""A living run renews its status every few seconds."""
+POLL_S = 0.5
+
+
+def facts_of(folder: RunFolder) -> dict[str, Any]:
+    """The status with the age of the news, and state `silent` where a run stopped renewing it."""
+    status = folder.status()
+    age = max(0.0, time.time() - status.get("updated_at", 0.0)) if status else None
+    state = status.get("state", "unknown")
+    if age is not None and age > SILENT_S and state not in ENDED:
+        status = {**status, "last_state": state}
+        state = "silent"
+    return {**status, "run_id": folder.id, "path": str(folder.path), "state": state, "age_s": age}
+
+
+def status(name: str | None, runs: Path, as_json: bool) -> None:
+    """One run in full, or a table of all."""
+    if name is not None:
+        folder = find_run(runs, name)
+        facts = facts_of(folder) | {"metrics": newest_metrics(folder)}
+        if as_json:
+            print_json(facts)
+        else:
+            _show_one(facts)
+        return
+    found = [facts_of(folder) for folder in list_runs(runs)]
+    if as_json:
+        print_json(found)
+    elif found:
+        out.print(_table(found))
+    else:
+        say(f"no runs in {runs.absolute()}; `tdm-r1 demo` makes one")
+
+
+def _show_one(facts: dict[str, Any]) -> None:
+    metrics = facts.pop("metrics")
+    for name, value in facts.items():
+        if name == "error":
+            continue
+        say(f"{name:18} {value}")
+    if facts["state"] == "silent":
+        say(
+            f"No news for {facts['age_s']:.0f} s: the run has died or hangs. See `tdm-r1 logs "
+            f"{facts['run_id']}`; if its process {facts.get('pid')} on {facts.get('node')} is "
+            "gone, start the run again."
+        )
+    for name, value in sorted(metrics.items()):
+        if name.startswith(("reward/", "evaluation/")):
+            say(f"{name:40} {value:.4f}" if isinstance(value, float) else f"{name:40} {value}")
+    if "error" in facts:
+        say(str(facts["error"]))
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table("run", "state", "iteration", "version", "news from")
+    for facts in found:
+        total = f" of {facts['iterations']}" if "iterations" in facts else ""
+        age = "never" if facts["age_s"] is None else f"{facts['age_s']:.0f} s ago"
+        table.add_row(
+            facts["run_id"],
+            facts["state"],
+            f"{facts.get('iteration', '-')}{total}",
+            str(facts.get("policy_version", "-")),
+            age,
+        )
+    return table
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a metrics.jsonl; a last line still being written is left out."""
+    if not path.exists():
+        return
+    with path.open() as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def newest_metrics(folder: RunFolder) -> dict[str, Any]:
+    """Each number as it was last written."""
+    newest: dict[str, Any] = {}
+    for line in read_metrics(folder.metrics):
+        newest.update(line)
+    return newest
+
+
+def logs(name: str, runs: Path, lines: int, follow: bool, metrics: bool) -> None:
+    """The newest lines, then new ones until the run ends."""
+    folder = find_run(runs, name)
+    path = folder.metrics if metrics else folder.events
+    text = path.read_text() if path.exists() else ""
+    for line in text.splitlines()[-lines:] if lines else text.splitlines():
+        say(line)
+    while follow:
+        ended = facts_of(folder)["state"] in (*ENDED, "silent")
+        grown = path.read_text() if path.exists() else ""
+        if len(grown) > len(text):
+            out.out(grown[len(text) :], end="")
+            text = grown
+        elif ended:
+            return
+        time.sleep(POLL_S)
