@@ -1,4 +1,5 @@
-"""Seconds an iteration, split by phase, and what Ray costs over the local runtime for the same work.
+"""Seconds an iteration, split by phase, and what Ray costs over the local runtime.
+
 
     python benchmarks/iteration.py configs/demo.yaml --iterations 20 --pairs 3
 
@@ -66,15 +67,15 @@ def main() -> None:
             lines = measure(arguments.config, runtime, arguments.iterations, extra)
             runs[runtime].append(medians(lines))
     names = sorted({name for phases in runs.values() for each in phases for name in each})
-    print("phase", *runtimes, sep="\t")  # noqa: T201
+    print("phase", *runtimes, sep="\t")
     for name in names:
         row = [statistics.median(each.get(name, 0.0) for each in runs[r]) for r in runtimes]
-        print(name, *(f"{seconds:.3f}" for seconds in row), sep="\t")  # noqa: T201
+        print(name, *(f"{seconds:.3f}" for seconds in row), sep="\t")
     if len(runtimes) == 2:
         pairs = zip(runs["ray"], runs["local"], strict=True)
         ratios = [ray["seconds/iteration"] / local["seconds/iteration"] for ray, local in pairs]
-        print("ray/local, pair by pair:", *(f"{r:.3f}" for r in ratios))  # noqa: T201
-        print(f"median {statistics.median(ratios):.3f}")  # noqa: T201
+        print("ray/local, pair by pair:", *(f"{r:.3f}" for r in ratios))
+        print(f"median {statistics.median(ratios):.3f}")
 
 
 if __name__ == "__main__":
