@@ -1,6 +1,5 @@
 """Seconds an iteration, split by phase, and what Ray costs over the local runtime.
 
-
     python benchmarks/iteration.py configs/demo.yaml --iterations 20 --pairs 3
 
 Runs the same on-policy training on both runtimes in turn (local, ray, local, ray, ...), each in a
