@@ -11,7 +11,7 @@ from typing import Any
 from services.config import RunConfig
 from services.controller import Controller
 from services.crew import assemble, plan
-from services.prompts import PromptSource, read_prompts
+from services.prompts import PromptSource, training_prompts
 from services.run_store.run_folder import RunFolder, create_run, fill_run
 from services.runtime.handles import Runtime
 from services.runtime.waiting import Patience
@@ -33,7 +33,7 @@ def train(config: RunConfig, run_folder: RunFolder | None = None) -> dict[str, A
 
 async def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     patience = Patience(config.cluster.heartbeat_s, config.cluster.deadline_s)
-    prompts = PromptSource(read_prompts(config.prompts.train), config.run.seed)
+    prompts = PromptSource(training_prompts(config.prompts), config.run.seed)
     telemetry = Telemetry(folder.metrics, _writers(config, folder))
     runtime = _make_runtime(config, patience)
     folder.write_status({"state": "starting", "iteration": 0})
