@@ -55,7 +55,7 @@ golden: install  ## rewrite the golden curve; say in the commit why, with old ag
 	$(RUN) -m tests.golden.write
 
 bench: install  ## seconds per iteration by phase, and what Ray adds
-	$(RUN) -m benchmarks.iteration
+	$(RUN) benchmarks/iteration.py configs/demo.yaml
 
 check: lint types contracts test  ## what CI runs
 
