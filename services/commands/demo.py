@@ -19,7 +19,7 @@ SHOWN = {
     "before": "student, {num_steps} steps, before",
     "after": "student, {num_steps} steps, after TDM-R1",
 }
-TITLE_HEIGHT = 28
+TITLE_HEIGHT, GAP = 28, 24
 
 
 def demo(overrides: list[str], runs: Path, as_json: bool) -> int:
@@ -74,9 +74,12 @@ def _pictures(
 ) -> dict[str, str]:
     """Write the before/after sheet and the curve; their paths."""
     sheet, drawn = folder.path / "before_after.png", folder.path / "curve.png"
-    sheets = [(label, Path(evaluations[label]["grid"])) for label in SCORES]
-    side_by_side([(_title(config, label), Image.open(path)) for label, path in sheets]).save(sheet)
     score = score_name(config, evaluations["after"])
+    pages = [
+        (f"{_title(config, label)}: {evaluations[label][score]:.3f}", evaluations[label]["grid"])
+        for label in SCORES
+    ]
+    side_by_side([(title, Image.open(page)) for title, page in pages]).save(sheet)
     mean = f"reward/{config.rewards[0].name}/mean"
     lines = list(read_metrics(folder.metrics))
     student = [
@@ -98,14 +101,14 @@ def _title(config: RunConfig, label: str) -> str:
 
 def side_by_side(titled: list[tuple[str, Image.Image]]) -> Image.Image:
     """Pictures in a row, each under its title."""
-    width = sum(picture.width for _, picture in titled)
+    width = sum(picture.width + GAP for _, picture in titled) - GAP
     height = TITLE_HEIGHT + max(picture.height for _, picture in titled)
     page = Image.new("RGB", (width, height), "white")
     pen, left = ImageDraw.Draw(page), 0
     for title, picture in titled:
         pen.text((left + 8, 6), title, "black", font=ImageFont.load_default(15))
         page.paste(picture, (left, TITLE_HEIGHT))
-        left += picture.width
+        left += picture.width + GAP
     return page
 
 

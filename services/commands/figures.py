@@ -12,21 +12,24 @@ COLOURS = {"student": (200, 60, 40), "teacher": (60, 90, 170), "training": (150,
 def curve(
     series: dict[str, Sequence[tuple[float, float]]], levels: dict[str, float], title: str
 ) -> Image.Image:
-    """Lines of (step, value) points and horizontal levels, values in [0, 1]."""
+    """Lines of (step, value) points and horizontal levels; the axis is 0 to 1 or what they need."""
     width, height, left, top = 720, 400, 52, 36
     page = Image.new("RGB", (width, height), BACKGROUND)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
     last = max((x for points in series.values() for x, _ in points), default=1.0) or 1.0
     right, bottom = width - 24, height - 60
+    values = [y for points in series.values() for _, y in points] + list(levels.values())
+    low, high = min([0.0, *values]), max([1.0, *values])
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return left + x / last * (right - left), bottom - y * (bottom - top)
+        share = (y - low) / (high - low)
+        return left + x / last * (right - left), bottom - share * (bottom - top)
 
     pen.text((left, 10), title, INK, font=font)
     for tick in range(6):
-        y = tick / 5
+        y = low + tick / 5 * (high - low)
         pen.line([at(0, y), at(last, y)], FAINT if tick else INK)
-        pen.text((left - 30, at(0, y)[1] - 8), f"{y:.1f}", INK, font=font)
+        pen.text((left - 30, at(0, y)[1] - 8), f"{y:.2g}", INK, font=font)
     pen.text((left, bottom + 6), "0", INK, font=font)
     pen.text((right - 40, bottom + 6), f"{last:g}", INK, font=font)
     pen.text(((left + right) / 2 - 30, bottom + 6), "iteration", INK, font=font)

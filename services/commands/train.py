@@ -56,7 +56,8 @@ def watched_train(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None
     from services.train import train as run
 
     shown = RichHandler(logging.WARNING, console=err, show_path=False, show_time=False)
-    logging.basicConfig(handlers=[shown])  # all the rest goes to the run's events.log
+    # All the rest goes to the run's events.log.
+    logging.basicConfig(handlers=[shown], format="%(message)s")
     try:
         with Watch(folder, config.run.iterations):
             return run(config, folder)
