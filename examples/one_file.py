@@ -204,18 +204,24 @@ class Metrics(dict[str, float]):
             self[name] = self.get(name, 0.0) + float(value)
 
 
+def curve(config: AlgorithmConfig, iterations: int, seed: int = 0) -> Iterator[str]:
+    """The run as text: a header, then one line an iteration at full precision."""
+    yield " ".join(["iteration", *GOLDEN])
+    for iteration, metrics in enumerate(train(config, iterations, seed)):
+        yield " ".join([str(iteration), *(repr(metrics.get(name, 0.0)) for name in GOLDEN)])
+
+
 def main() -> None:
-    """Print the curve, one line an iteration at full precision."""
+    """Print the curve."""
     parser = argparse.ArgumentParser(description="TDM-R1 on the toy world")
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-reward", action="store_true", help="the control: no reward term")
     arguments = parser.parse_args()
-    config = without_reward(TOY) if arguments.no_reward else TOY
     torch.set_num_threads(1)
-    print("iteration", *GOLDEN)  # noqa: T201
-    for iteration, metrics in enumerate(train(config, arguments.iterations, arguments.seed)):
-        print(iteration, *(repr(metrics.get(name, 0.0)) for name in GOLDEN))  # noqa: T201
+    config = without_reward(TOY) if arguments.no_reward else TOY
+    for line in curve(config, arguments.iterations, arguments.seed):
+        print(line, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

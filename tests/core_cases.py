@@ -160,7 +160,7 @@ def one_pass(
 
 def run_ranks(world_size: int, body: Callable[[int, AllReduce], Result]) -> list[Result]:
     """`body(rank, all_reduce)` on every rank at once, a thread each; sums are in rank order."""
-    barrier = threading.Barrier(world_size, timeout=30)
+    barrier = threading.Barrier(world_size, timeout=240)
     parts: list[Tensor] = [torch.empty(0)] * world_size
 
     def on_rank(rank: int) -> Result:

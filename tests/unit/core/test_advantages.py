@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tdm_core.advantages import AdvantageNormaliser, GroupRewards, RollingSpread, per_step_rewards
@@ -258,7 +258,12 @@ rewards_or_missing = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(
     st.lists(st.lists(rewards_or_missing, min_size=2, max_size=6), min_size=1, max_size=4),
     st.sampled_from(["batch_std", "rolling_std"]),

@@ -121,17 +121,15 @@ def test_slots_are_drawn_without_replacement_and_alike_on_all_ranks():
 
 def test_slots_are_uniform():
     batch, config = fresh((2,)), algorithm(num_groups=1, slots_per_update=2)
-    drawn = Counter(p.slot for step in range(1000) for p in passes(batch, config, 0, step))
-    assert all(abs(drawn[slot] / 2000 - 0.25) < 0.03 for slot in range(4))
+    drawn = Counter(p.slot for step in range(600) for p in passes(batch, config, 0, step))
+    assert all(abs(drawn[slot] / 1200 - 0.25) < 0.03 for slot in range(4))
 
 
 def test_surrogate_slots_follow_their_own_law_alike_on_all_ranks():
     batch, config = fresh((2,)), algorithm(num_groups=1, slots_per_update=2)
-    drawn = Counter(
-        p.surrogate_slot for step in range(1000) for p in passes(batch, config, 0, step)
-    )
+    drawn = Counter(p.surrogate_slot for step in range(600) for p in passes(batch, config, 0, step))
     for slot, share in enumerate((0.1, 0.2, 0.3, 0.4)):
-        assert drawn[slot] / 2000 == pytest.approx(share, abs=0.035)
+        assert drawn[slot] / 1200 == pytest.approx(share, abs=0.04)
     ranks = every_pass(2, config, (2,))
     assert [p.surrogate_slot for p in ranks[0]] == [p.surrogate_slot for p in ranks[1]]
 
