@@ -13,7 +13,8 @@ four loops of `services/loops.py`.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from services.config import RunConfig
@@ -22,7 +23,7 @@ from services.loops import Loops
 from services.run_control import RunControl
 from services.run_store.commands import Command
 from services.run_store.run_folder import RunFolder
-from services.runtime.handles import Reference, Runtime
+from services.runtime.handles import Reference, Runtime, WorkerDiedError
 from services.runtime.waiting import Changes, Patience
 from services.telemetry import Telemetry
 
@@ -69,6 +70,7 @@ class Controller:
         self.evaluations: dict[str, dict[str, Any]] = {}
         self.num_images = 0
         self.checkpoint = ""
+        self.doing = ""
         self._published: Reference | None = None
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -268,7 +270,7 @@ class Controller:
         """Score the generator's moving average (or the teacher) on held-out prompts."""
         if self.evaluator is None:
             return
-        with self.telemetry.phase("evaluate"):
+        with self._busy_with("evaluate", label):
             if label == "teacher":
                 scores, _ = await self.evaluator.run("evaluate_teacher")
             else:
@@ -294,13 +296,22 @@ class Controller:
             "surrogate_version": self.surrogate_version,
             "prompts": self.prompts.state_dict(),
         }
-        with self.telemetry.phase("checkpoint"):
+        with self._busy_with("checkpoint"):
             states = [handle.state_dict.remote() for handle in learned.values()]
             written, _ = await self.recorder.run(
                 "checkpoint", self.iteration, facts, list(learned), *states
             )
             self.checkpoint = await written
         log.info("checkpoint %s", self.checkpoint)
+
+    @contextmanager
+    def _busy_with(self, phase: str, what: str = "") -> Iterator[None]:
+        """A phase that takes its time: the status says so meanwhile."""
+        self.doing = f"{phase} {what}".strip()
+        self.control.write_status()
+        with self.telemetry.phase(phase):
+            yield
+        self.doing = ""
 
     async def _end(self) -> None:
         """Score and save where the run ends, unless a person wants it to end now."""
@@ -318,7 +329,8 @@ class Controller:
             "iterations": self.config.run.iterations,
             "policy_version": self.policy_version,
             "surrogate_version": self.surrogate_version,
-            "restarts": {name: n for name, n in self.runtime.restarts().items() if n},
+            "doing": self.doing,
+            "workers": self.runtime.processes(),
             "waiting": self.patience.waiting(),
         }
 
@@ -343,8 +355,8 @@ def _due(iteration: int, every: int) -> bool:
 
 
 def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The fault that tells most: what a worker raised before that one died."""
+    """The fault that tells most: a death, since what raises elsewhere may be its consequence."""
     flat: list[BaseException] = []
     for fault in faults.exceptions:
         flat.append(_first(fault) if isinstance(fault, BaseExceptionGroup) else fault)
-    return min(flat, key=lambda fault: type(fault).__name__ == "WorkerDiedError")
+    return max(flat, key=lambda fault: isinstance(fault, WorkerDiedError))

@@ -71,8 +71,8 @@ class Loops:
                 call = _Call(*await run.generate(requests))
             finally:
                 self.num_generating -= count
-            for queue in self.to_judge.values():
-                queue.put_nowait(call)
+            for name in self.to_judge:
+                self._hand_over(name, call)
             run.changes.tell()
 
     async def reward_loop(self, name: str) -> None:
@@ -91,6 +91,15 @@ class Loops:
             call.records.append(await run.judge(name, call.images))
             if len(call.records) == len(run.rewards):
                 await run.record(call.images, call.records)
+
+    def _hand_over(self, name: str, call: _Call) -> None:
+        """Queue images for a reward, letting go of the oldest where the buffer has let go too."""
+        queue, config = self.to_judge[name], self.run.config
+        capacity = config.algorithm.replay.capacity_groups
+        if queue.qsize() * config.cluster.rollout_groups >= capacity:
+            queue.get_nowait()
+            self.run.telemetry.add(f"reward/{name}/expired_calls", 1)
+        queue.put_nowait(call)
 
     async def surrogate_loop(self) -> None:
         """Learn the reward from groups whose rewards have arrived.

@@ -88,11 +88,6 @@ class RunControl:
         log.info("command %s %s: %s %s", command.type, command.id, state, reason)
         commands.answer(self.folder.path, command, state, reason)
 
-    def reject_rest(self) -> None:
-        """Answer what can no longer be done."""
-        for command in commands.unanswered(self.folder.path):
-            self.answer(command, "rejected", f"the run has {self.state}")
-
     def heed_signals(self) -> None:
         """The first Ctrl-C or SIGTERM ends the run cleanly, the second at once."""
         loop = asyncio.get_running_loop()

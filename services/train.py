@@ -12,6 +12,7 @@ from services.config import RunConfig
 from services.controller import Controller
 from services.crew import assemble, plan
 from services.prompts import PromptSource, training_prompts
+from services.run_store import commands
 from services.run_store.run_folder import RunFolder, create_run, fill_run
 from services.runtime.handles import Runtime
 from services.runtime.waiting import Patience
@@ -46,17 +47,23 @@ async def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         summary = await controller.run()
     except BaseException as fault:
         # Recorded for whoever looks at the folder; the caller gets it as it is.
-        error = "".join(traceback.format_exception(fault))
-        logging.getLogger(__name__).error("the run failed: %s", error)
-        folder.write_status({**folder.status(), "state": "failed", "error": error})
+        _record_fault(folder, fault)
         raise
     finally:
         await runtime.close()
         telemetry.close()
+        commands.reject_unanswered(folder.path, "the run has ended")
     folder.write_summary(summary)
     controller.control.enter(summary["state"])
-    controller.control.reject_rest()
     return summary
+
+
+def _record_fault(folder: RunFolder, fault: BaseException) -> None:
+    error = "".join(traceback.format_exception(fault))
+    interrupted = isinstance(fault, KeyboardInterrupt | asyncio.CancelledError)
+    logging.getLogger(__name__).error("the run failed: %s", error)
+    state = {"state": "stopped" if interrupted else "failed", "error": error}
+    folder.write_status({**folder.status(), **state})
 
 
 def _make_runtime(config: RunConfig, patience: Patience) -> Runtime:

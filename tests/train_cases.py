@@ -1,6 +1,8 @@
 """Toy runs for the tests of training: config, a run in a thread, its metrics."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -73,7 +75,7 @@ class Running:
         except BaseException as fault:  # the test looks at it
             self.fault = fault
 
-    def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 120) -> None:
         """Wait until the status is as wished."""
         deadline = time.monotonic() + seconds
         while not condition(self.folder.status()):
@@ -81,10 +83,17 @@ class Running:
             assert time.monotonic() < deadline, self.folder.status()
             time.sleep(0.05)
 
-    def join(self, seconds: float = 60) -> None:
+    def join(self, seconds: float = 120) -> None:
         """Wait for the end."""
         self._thread.join(seconds)
         assert not self._thread.is_alive(), self.folder.status()
+
+    def kill(self, host: str) -> int:
+        """SIGKILL the process of a worker; its id."""
+        (process,) = self.folder.status()["workers"][host]["pids"]
+        assert process != os.getpid()
+        os.kill(process, signal.SIGKILL)
+        return process
 
 
 class SlowReward:

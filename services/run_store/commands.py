@@ -81,6 +81,12 @@ def answer(run: Path, command: Command, state: State, reason: str = "") -> Comma
     return command
 
 
+def reject_unanswered(run: Path, reason: str) -> None:
+    """Answer what nobody will do any more."""
+    for command in unanswered(run):
+        answer(run, command, "rejected", reason)
+
+
 def _inbox(run: Path) -> Path:
     return run / "commands"
 

@@ -18,12 +18,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from services.runtime.handles import Handle, HostSpec, Resync, WorkerDiedError
+from services.runtime.handles import Handle, HostSpec, ProcessState, Resync, WorkerDiedError
 from services.runtime.hosting import Host
 from services.runtime.waiting import Patience
 
 log = logging.getLogger(__name__)
 
+DEATH_NOTICE_S = 2.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -40,10 +41,6 @@ class _HostActor(Host):
     def watch(self) -> None:
         """Never returns; its reference fails when the process ends."""
         threading.Event().wait()
-
-    def pid(self) -> int:
-        """The process, for people."""
-        return os.getpid()
 
     def free_address(self) -> str:
         """`host:port` where rank 0 may listen."""
@@ -62,28 +59,37 @@ class _Processes:
         self.alive = asyncio.Event()
         self.ended: WorkerDiedError | None = None
         self.actors: list[Any] = []
+        self.pids: list[int] = []
 
     async def start(self) -> None:
         """Make the processes and their workers; raises what a constructor raised."""
         spec = self.spec
-        actor = ray.remote(concurrency_groups={"watch": 1})(_HostActor).options(
-            num_cpus=spec.num_cpus, num_gpus=spec.num_gpus
-        )
+        options: dict[str, Any] = {
+            "concurrency_groups": {"watch": 1},
+            "num_cpus": spec.num_cpus,
+            "num_gpus": spec.num_gpus,
+        }
+        actor = ray.remote(**options)(_HostActor)
         self.actors = [actor.remote(spec) for _ in range(spec.ranks)]
         self.registry.update((each._actor_id.hex(), spec.name) for each in self.actors)
         address = await self.actors[0].free_address.remote() if spec.ranks > 1 else ""
         built = [actor.build.remote(rank, address) for rank, actor in enumerate(self.actors)]
         await self.first_fault(built)
+        self.pids = [await pid for pid in built]
 
     async def first_fault(self, objects: Sequence[Any]) -> None:
         """Wait for all; as soon as one fails raise its error as the worker raised it."""
         futures = [asyncio.wrap_future(each.future()) for each in objects]
         for future in futures:
             future.add_done_callback(_seen)
-        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
-        for fault in [future.exception() for future in done]:
-            if fault is not None:
-                raise self._as_raised(fault)
+        done, left = await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
+        faults = [fault for fault in map(_fault, done) if fault is not None]
+        if faults and left:
+            # A rank that lost its peer often says so before the peer's death is known.
+            done, _ = await asyncio.wait(left, timeout=DEATH_NOTICE_S)
+            faults += [fault for fault in map(_fault, done) if fault is not None]
+        if faults:
+            raise self._as_raised(max(faults, key=lambda fault: isinstance(fault, RayActorError)))
 
     def _as_raised(self, fault: BaseException) -> BaseException:
         """Ray's error as the worker's own, traceback in a note; a death as WorkerDiedError."""
@@ -122,10 +128,13 @@ class _Processes:
             ray.kill(actor)
 
 
+def _fault(future: asyncio.Future[Any]) -> BaseException | None:
+    return future.exception() if future.done() and not future.cancelled() else None
+
+
 def _seen(future: asyncio.Future[Any]) -> None:
     """A fault that nobody waits for any more, such as a killed worker's, is no news."""
-    if not future.cancelled():
-        future.exception()
+    _fault(future)
 
 
 class ClusterReference:
@@ -238,7 +247,7 @@ class ClusterRuntime:
         ray.init(
             address=address,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
             **(local if address == "local" else {}),
         )
         self._owns_ray = True
@@ -257,15 +266,22 @@ class ClusterRuntime:
                 raise host.ended
             host.restarts += 1
             log.warning("%s; restart %d of %d", death, host.restarts, self.max_restarts)
-            host.kill()
-            await self.patience.wait(host.start(), f"{host.spec.name} to restart")
-            for worker in host.spec.workers:
-                await resync(worker)
+            try:
+                host.kill()
+                await self.patience.wait(host.start(), f"{host.spec.name} to restart")
+                for worker in host.spec.workers:
+                    await resync(worker)
+            except WorkerDiedError as again:
+                log.warning("%s, while it was restarted", again)
+                continue  # its watch tells of that death too
             host.alive.set()
 
-    def restarts(self) -> dict[str, int]:
-        """Host name to how often it was restarted."""
-        return {name: host.restarts for name, host in self._hosts.items()}
+    def processes(self) -> dict[str, ProcessState]:
+        """Every host, with the processes of its ranks."""
+        return {
+            name: ProcessState(pids=host.pids, alive=host.alive.is_set(), restarts=host.restarts)
+            for name, host in self._hosts.items()
+        }
 
     async def close(self) -> None:
         """Kill the actors made here, and leave (or end, if started here) the Ray cluster."""

@@ -8,7 +8,7 @@ worker as an argument; then the value goes from worker to worker and the control
 import importlib
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 
 class WorkerDiedError(RuntimeError):
@@ -92,6 +92,17 @@ class Handle(Protocol):
         ...
 
 
+class ProcessState(TypedDict):
+    """A host, as the run's status shows it."""
+
+    pids: list[int]
+    """Its processes, one a rank."""
+    alive: bool
+    """False from the notice of a death until the restart is done."""
+    restarts: int
+    """How often it was started again."""
+
+
 Resync = Callable[[str], Awaitable[None]]
 """Given the name of a restarted worker, brings it up to date."""
 
@@ -107,8 +118,8 @@ class Runtime(Protocol):
         """Restart what may be restarted, and raise WorkerDiedError for the rest; never returns."""
         ...
 
-    def restarts(self) -> dict[str, int]:
-        """Host name to how often it was restarted."""
+    def processes(self) -> dict[str, "ProcessState"]:
+        """Host name to what is known of its processes; JSON-able."""
         ...
 
     async def close(self) -> None:

@@ -31,8 +31,11 @@ class Host:
         self.spec = spec
         self.workers: dict[str, Any] = {}
 
-    def build(self, rank: int = 0, rendezvous: str = "") -> None:
-        """Make the backbone, then the workers, as rank `rank` of the group at `rendezvous`."""
+    def build(self, rank: int = 0, rendezvous: str = "") -> int:
+        """Make the backbone, then the workers, as rank `rank` of the group at `rendezvous`.
+
+        Answers with the id of the process.
+        """
         limit_threads(self.spec.threads)
         shared: dict[str, Any] = {}
         if self.spec.ranks > 1:
@@ -41,6 +44,7 @@ class Host:
             shared["backbone"] = self.spec.backbone.build()
         for name, recipe in self.spec.workers.items():
             self.workers[name] = recipe.build(**shared)
+        return os.getpid()
 
     def call(self, worker: str, method: str, *args: Any) -> Any:
         """What `worker.method(*args)` answers."""

@@ -5,12 +5,13 @@ A host has one thread, so its workers answer one call at a time, as a Ray actor 
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from services.runtime.handles import Handle, HostSpec, Resync
+from services.runtime.handles import Handle, HostSpec, ProcessState, Resync
 from services.runtime.hosting import Host
 from services.runtime.waiting import Patience
 
@@ -129,9 +130,10 @@ class LocalRuntime:
         """Nothing to do: a thread does not die."""
         await asyncio.Event().wait()
 
-    def restarts(self) -> dict[str, int]:
-        """Never any."""
-        return dict.fromkeys(self._threads, 0)
+    def processes(self) -> dict[str, ProcessState]:
+        """Every host is this process."""
+        here = ProcessState(pids=[os.getpid()], alive=True, restarts=0)
+        return dict.fromkeys(self._threads, here)
 
     async def close(self) -> None:
         """Drop calls that have not begun, and wait for those that have."""

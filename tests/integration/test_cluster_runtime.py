@@ -124,9 +124,9 @@ def test_a_killed_pool_worker_is_restarted_resynced_and_its_work_done_again(tmp_
         answer, _ = await pool.run("die_once", str(tmp_path / "died"))
         value = await answer
         supervisor.cancel()
-        return value, runtime.restarts()
+        return value, runtime.processes()["rollout-0"]["restarts"]
 
-    assert run(scenario, host("rollout-0", restartable=True)) == (7, {"rollout-0": 1})
+    assert run(scenario, host("rollout-0", restartable=True)) == (7, 1)
 
 
 def test_an_idle_worker_that_is_killed_is_noticed_and_restarted() -> None:
