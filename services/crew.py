@@ -71,25 +71,28 @@ def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
         make = "services.scored_evaluator:make_evaluator"
         workers["evaluator"] = Recipe(make, (config, str(folder.path)))
     if cluster.placement == "colocated":
-        gpus = cluster.gpus
         backbone = Recipe("services.models.load:load_backbone", (config.model, ROLES))
         return [
             HostSpec(
                 "colocated",
                 workers,
                 backbone,
-                num_gpus=max(gpus.rollout, gpus.surrogate, gpus.generator, gpus.evaluator),
+                num_cpus=cluster.threads_per_worker,
+                num_gpus=max(cluster.gpus.model_dump().values()),
                 threads=cluster.threads_per_worker,
             )
         ]
+    ranks = {"surrogate": cluster.surrogate_ranks, "generator": cluster.generator_ranks}
+    gpus = cluster.gpus.model_dump()
     return [
         HostSpec(
             name,
             {name: recipe},
-            ranks=getattr(cluster, f"{name}_ranks", 1),
-            num_gpus=getattr(cluster.gpus, name.partition("-")[0]),
+            ranks=ranks.get(name, 1),
+            num_cpus=cluster.threads_per_worker,
+            num_gpus=gpus[name.partition("-")[0]],
             threads=cluster.threads_per_worker,
-            restartable=name == "evaluator" or name.startswith("rollout"),
+            restartable=name not in ranks,
         )
         for name, recipe in workers.items()
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from services.config import RunConfig, config_from_tree
 from services.reward.contract import Answer, RewardInput
+from services.run_store import commands
 from services.run_store.run_folder import RunFolder
 from services.train import train
 
@@ -76,11 +77,14 @@ class Running:
             self.fault = fault
 
     def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 120) -> None:
-        """Wait until the status is as wished."""
+        """Wait until the status is as wished; a run that does not come to it is stopped."""
         deadline = time.monotonic() + seconds
         while not condition(self.folder.status()):
-            assert self._thread.is_alive(), self.fault or self.folder.status()
-            assert time.monotonic() < deadline, self.folder.status()
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                seen = self.fault or self.folder.status()
+                commands.request(self.folder.path, "stop")
+                self.join()
+                raise AssertionError(f"not within {seconds} s: {seen!r}")
             time.sleep(0.05)
 
     def join(self, seconds: float = 120) -> None:

@@ -125,7 +125,8 @@ class _Processes:
     def kill(self) -> None:
         """End the processes at once."""
         for actor in self.actors:
-            ray.kill(actor)
+            if ray.is_initialized():  # otherwise they ended with it, and a call would start another
+                ray.kill(actor)
 
 
 def _fault(future: asyncio.Future[Any]) -> BaseException | None:

@@ -1,0 +1,68 @@
+"""Which processes a run has, and what each reserves."""
+
+from pathlib import Path
+
+import pytest
+
+from services.crew import plan
+from services.run_store.run_folder import RunFolder
+from tests.train_cases import toy_run
+
+pytestmark = pytest.mark.unit
+
+FOLDER = RunFolder(Path("runs/toy-1"))
+
+
+def hosts(**cluster: object) -> dict[str, object]:
+    """Host name to host."""
+    device = {"device": "auto"}
+    config = toy_run(Path("runs"), model=device, cluster={"runtime": "ray", **cluster})
+    return {host.name: host for host in plan(config, FOLDER)}
+
+
+def test_split_gives_every_worker_a_process_of_its_own() -> None:
+    found = hosts(num_rollout_workers=2, generator_ranks=3, gpus={"generator": 1})
+    assert list(found) == [
+        "rollout-0",
+        "rollout-1",
+        "surrogate",
+        "generator",
+        "reward-upper_half-0",
+        "replay",
+        "recorder",
+    ]
+    assert (found["generator"].ranks, found["generator"].num_gpus) == (3, 1)
+    assert all(host.backbone is None for host in found.values())
+
+
+def test_colocated_puts_all_networks_into_one_process_with_one_backbone() -> None:
+    found = hosts(placement="colocated", gpus={"rollout": 0.5, "generator": 1})
+    assert list(found) == ["colocated", "reward-upper_half-0", "replay", "recorder"]
+    assert list(found["colocated"].workers) == ["rollout-0", "surrogate", "generator"]
+    assert found["colocated"].backbone is not None
+    assert found["colocated"].num_gpus == 1
+
+
+def test_workers_without_state_of_their_own_may_be_restarted() -> None:
+    restartable = {name for name, host in hosts().items() if host.restartable}
+    assert restartable == {"rollout-0", "reward-upper_half-0", "recorder"}
+
+
+def test_the_evaluator_is_there_only_where_it_has_something_to_score(tmp_path: Path) -> None:
+    heldout = tmp_path / "heldout.txt"
+    heldout.write_text("label 0\n")
+    config = toy_run(
+        tmp_path,
+        model={"device": "auto"},
+        evaluation={"num_images": 4},
+        prompts={"heldout": str(heldout)},
+        cluster={"gpus": {"evaluator": 0.5}},
+    )
+    assert "evaluator" not in hosts()
+    evaluator = {host.name: host for host in plan(config, FOLDER)}["evaluator"]
+    assert (evaluator.num_gpus, evaluator.restartable) == (0.5, True)
+
+
+def test_no_worker_module_is_imported_by_a_plan() -> None:
+    targets = {recipe.target for host in hosts().values() for recipe in host.workers.values()}
+    assert all(target.startswith("services.") and ":" in target for target in targets)
