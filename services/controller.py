@@ -76,17 +76,12 @@ class Controller:
 
     async def run(self) -> dict[str, Any]:
         """Train to the end; the summary. A fault of any worker or loop is raised."""
-        loops = Loops(self)
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 beside = [self.spawn(self.control.watch()), self.spawn(self._supervise())]
                 await self._begin()
                 self.control.enter("running")
-                if self.algorithm.on_policy:
-                    await self._train_on_policy()
-                else:
-                    beside += [self.spawn(loop) for loop in loops.all_but_generator()]
-                    await loops.generator_loop()
+                await self._train()
                 await self._end()
                 for task in beside:
                     task.cancel()
@@ -116,6 +111,16 @@ class Controller:
         for label in labels:
             if not self.control.ending:
                 await self._evaluate(label)
+
+    async def _train(self) -> None:
+        if self.algorithm.on_policy:
+            await self._train_on_policy()
+            return
+        loops = Loops(self)
+        beside = [self.spawn(loop) for loop in loops.all_but_generator()]
+        await loops.generator_loop()
+        for task in beside:
+            task.cancel()
 
     async def _train_on_policy(self) -> None:
         while await self.goes_on():
