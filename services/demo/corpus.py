@@ -89,6 +89,15 @@ def lay_out(metadata: Mapping[str, Any], rng: np.random.Generator) -> Board:
     return tuple(stickers)
 
 
+def draw_board(density: float, rng: np.random.Generator) -> Board:
+    """A board no prompt describes: every cell holds some sticker with probability `density`."""
+    return tuple(
+        Sticker(str(rng.choice(SHAPES)), str(rng.choice(COLORS)), row, column)
+        for row, column in CELLS
+        if rng.random() < density
+    )
+
+
 def _related_cells(relation: str, rng: np.random.Generator) -> list[Cell]:
     """Cells of the target and of the one that stands in `relation` to it, drawn evenly.
 

@@ -1,7 +1,7 @@
 """The sticker board: what can stand on it and how it is drawn.
 
 A board is 4 x 4 cells of 8 px on a light ground. A sticker fills most of one cell; its exact
-place (+-0.5 px) and its shade (+-8%) vary from one drawing to the next.
+place (+-0.25 px) and its shade (+-8%) vary from one drawing to the next.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ PALETTE = {
 }
 COLORS = tuple(PALETTE)
 SHAPES = ("circle", "square", "triangle")
-EXTENTS = {"circle": (6.8, 6.8), "square": (6.0, 6.0), "triangle": (7.0, 6.4)}
-MAX_OFFSET = 0.5
+EXTENTS = {"circle": (6.8, 6.8), "square": (6.8, 6.8), "triangle": (7.0, 6.4)}
+MAX_OFFSET = 0.25
 MAX_SHADE = 0.08
 SUBPIXELS = 8
 

@@ -127,14 +127,20 @@ def write_lora(folder: str, tensors: Mapping[str, Tensor], rank: int, alpha: int
 def write_pipeline(
     folder: str, teacher: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> str:
-    """Write the teacher's pipeline with this transformer; returns the line that loads it."""
+    """Write the teacher's pipeline with this transformer; returns the line that loads it.
+
+    Weights are stored in the dtype of `tensors`.
+    """
     source = Path(teacher)
     if not source.is_dir():
         source = Path(StableDiffusion3Pipeline.download(teacher, use_safetensors=True))
     shutil.copytree(
         source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("transformer", ".*")
     )
-    transformer = cast(SD3Transformer2DModel, SD3Transformer2DModel.from_config(dict(config)))
+    # A folder that is given away should not tell where its teacher lay.
+    facts = {name: value for name, value in config.items() if name != "_name_or_path"}
+    transformer = cast(SD3Transformer2DModel, SD3Transformer2DModel.from_config(facts))
+    transformer.to(next(iter(tensors.values())).dtype)
     transformer.load_state_dict({**transformer.state_dict(), **tensors})
     transformer.save_pretrained(Path(folder) / "transformer")
     absent = "" if has_t5(folder) else ", text_encoder_3=None, tokenizer_3=None"
