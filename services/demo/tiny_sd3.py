@@ -2,7 +2,8 @@
 
 A 32x32 image is 4x4 latent cells of 12 channels, one transformer token a cell; a caption is at
 most `CAPTION_TOKENS` tokens, one a word. There is no third text encoder: run the pipeline with
-`max_sequence_length=0`, so that no T5 tokens join the context.
+`max_sequence_length=0`, so that no T5 tokens join the context. A stored folder is in bf16; load it
+with `text_encoder_3=None, tokenizer_3=None` and one `dtype` for all parts.
 """
 
 import json

@@ -177,7 +177,7 @@ def test_a_share_of_wrong_captions_outside_zero_to_one_is_refused():
 @pytest.mark.unit
 def test_shapes_cover_their_cell_and_differ_from_one_another():
     covers = [coverage(shape) for shape in SHAPES]
-    assert all(20 < cover.sum() < 40 for cover in covers)
+    assert all(20 < cover.sum() < 50 for cover in covers)
     for place, cover in enumerate(covers):
         for other in covers[:place]:
             assert np.abs(cover - other).sum() > 5
@@ -227,7 +227,7 @@ def test_a_few_steps_of_pretraining_leave_a_folder_the_stock_pipeline_runs(tmp_p
         PretrainConfig(num_examples=64, num_dense=64, autoencoder_steps=2, steps=2, batch=4),
     )
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        tmp_path, text_encoder_3=None, tokenizer_3=None
+        tmp_path, text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
     )
     made = pipeline("a red circle", num_inference_steps=2, max_sequence_length=0, output_type="np")
     assert made.images.shape == (1, 32, 32, 3)
@@ -238,7 +238,7 @@ def test_the_stored_teacher_draws_what_it_is_asked_more_often_than_not_for_one_s
     from diffusers import StableDiffusion3Pipeline
 
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        TEACHER, text_encoder_3=None, tokenizer_3=None, torch_dtype=torch.float32
+        TEACHER, text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
     )
     prompts = [prompt for prompt in heldout_prompts() if prompt["tag"] == "single_object"]
     made = pipeline(
