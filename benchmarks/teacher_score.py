@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def load(folder: Path) -> StableDiffusion3Pipeline:
     """The stored pipeline in float32."""
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        folder, text_encoder_3=None, tokenizer_3=None, torch_dtype=torch.float32
+        folder, text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
