@@ -53,7 +53,7 @@ def medians(lines: list[dict]) -> dict[str, float]:
 def main() -> None:
     """Print a table of phases and the ratio of whole iterations."""
     parser = argparse.ArgumentParser(description="phases, and Ray against local")
-    parser.add_argument("config")
+    parser.add_argument("config", nargs="?", default="configs/demo.yaml")
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--asynchronous", action="store_true", help="Ray alone, as configured")
