@@ -135,14 +135,10 @@ def _worded(metadata: Metadata, wording: str) -> dict[str, Any]:
     return {**metadata, "prompt": wording.format(metadata["prompt"])}
 
 
-def _metadata(
-    tag: str,
-    prompt: str,
-    include: list[dict[str, Any]],
-    exclude: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    extra = {"exclude": exclude} if exclude else {}
-    return {"tag": tag, "include": include, **extra, "prompt": prompt}
+def _metadata(tag: str, prompt: str, include: list[dict[str, Any]]) -> dict[str, Any]:
+    """Every prompt means its numbers exactly: one object too many of a class it names fails it."""
+    exclude = [_clause(clause["class"], clause["count"] + 1) for clause in include]
+    return {"tag": tag, "include": include, "exclude": exclude, "prompt": prompt}
 
 
 def _clause(shape: str, count: int = 1, color: str | None = None, **rest: Any) -> dict[str, Any]:
@@ -158,7 +154,6 @@ def _counting(shape: str, color: str | None, count: int) -> dict[str, Any]:
         "counting",
         f"{COUNTS[count]} {_named(shape, color)}s",
         [_clause(shape, count, color)],
-        [_clause(shape, count + 1)],
     )
 
 

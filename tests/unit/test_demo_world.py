@@ -130,9 +130,9 @@ def test_metadata_keeps_genevals_schema():
         check_metadata(prompt)
         assert set(prompt) <= {"tag", "include", "exclude", "prompt"}
         assert {clause["class"] for clause in prompt["include"]} <= set(SHAPES)
-        if prompt["tag"] == "counting":
-            (clause,) = prompt["include"]
-            assert prompt["exclude"] == [{"class": clause["class"], "count": clause["count"] + 1}]
+        assert prompt["exclude"] == [
+            {"class": clause["class"], "count": clause["count"] + 1} for clause in prompt["include"]
+        ]
 
 
 @pytest.mark.unit
