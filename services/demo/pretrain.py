@@ -3,9 +3,9 @@
 Flow matching: x_s = (1 - s) x0 + s e, the network predicts v = e - x0 at timestep 1000 s, and the
 loss is the mean square of its error over logit-normal s. Captions are emptied now and then, so
 that the teacher can be guided. Weights are averaged (EMA) and stored as a bf16 diffusers folder.
-The bundled teacher is step 300 of a schedule of 2,400, so that it has much left to learn.
+The bundled teacher is step 900 of a schedule of 2,400, so that it has much left to learn.
 
-    python -m services.demo.pretrain --out DIR --seed 0 --steps 300
+    python -m services.demo.pretrain --out DIR --seed 0 --steps 900
 """
 
 import argparse
@@ -47,7 +47,7 @@ class PretrainConfig:
     """crowded boards, and as many of the corpus, that the autoencoder trains on"""
     density: float = 0.6
     """share of cells with a sticker on a crowded board"""
-    steps: int = 300
+    steps: int = 900
     """optimizer steps of the teacher; it stops here, early in its schedule, with much to learn"""
     schedule_steps: int = 2_400
     """length of the learning rate's cosine"""
