@@ -63,8 +63,10 @@ def merged(below: Tree, above: Tree) -> Tree:
     result = dict(below)
     for key, value in above.items():
         under = result.get(key)
-        both = isinstance(under, dict) and isinstance(value, dict)
-        result[key] = merged(under, value) if both else value
+        if isinstance(under, dict) and isinstance(value, dict):
+            result[key] = merged(under, value)
+        else:
+            result[key] = value
     return result
 
 

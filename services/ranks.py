@@ -109,7 +109,9 @@ def join(
             f"rank {rank} of {world_size} cannot join: this process is already rank {present[0]} "
             f"of {present[1]}; learners that share a process need equal numbers of ranks"
         )
-    return Ranks(rank, world_size, dist.new_group(timeout=timeout))
+    group = dist.new_group(timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup), "every rank is a member"
+    return Ranks(rank, world_size, group)
 
 
 def ensure_process_group() -> None:
@@ -123,5 +125,5 @@ def _digest(tensors: Iterable[Tensor]) -> int:
     """62 bits of SHA-256 over the tensors' bytes, so that its negative fits int64 too."""
     sha = hashlib.sha256()
     for tensor in tensors:
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return int.from_bytes(sha.digest()[:8], "little") >> 2

@@ -5,7 +5,7 @@ the members of each group. So a loss is a plain weighted sum over the rows of a 
 are summed over passes and ranks: the sharding never changes the objective.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,11 +60,12 @@ class Pass:
             uniform = torch.rand(1, generator=rng_for(seed, stream, *keys), dtype=torch.float64)
             r = uniform.expand(len(self.rows_N))
         else:
-            r = self._by_group(
-                lambda group_id, size: torch.rand(
-                    size, generator=rng_for(seed, stream, *keys, group_id), dtype=torch.float64
-                )
-            )
+
+            def one_group(group_id: int, size: int) -> Tensor:
+                rng = rng_for(seed, stream, *keys, group_id)
+                return torch.rand(size, generator=rng, dtype=torch.float64)
+
+            r = self._by_group(one_group)
         sampler = self.config.sampler
         tau = tau_from_uniform(
             r, self.sigmas[slot + 1], tau_min, sampler.shift, self.config.tau_offset
@@ -83,7 +84,7 @@ class Pass:
 
         return self._by_group(one_group)
 
-    def _by_group(self, draw) -> Tensor:
+    def _by_group(self, draw: Callable[[int, int], Tensor]) -> Tensor:
         """A whole group's draw, of which this rank keeps its own members."""
         whole = [draw(*pair) for pair in zip(self.group_ids, self.group_sizes, strict=True)]
         starts = torch.tensor([0, *self.group_sizes[:-1]]).cumsum(0)

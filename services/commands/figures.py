@@ -1,6 +1,6 @@
 """A curve for people, drawn with Pillow alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -10,7 +10,7 @@ COLOURS = {"student": (200, 60, 40), "teacher": (60, 90, 170), "training": (150,
 
 
 def curve(
-    series: dict[str, Sequence[tuple[float, float]]], levels: dict[str, float], title: str
+    series: Mapping[str, Sequence[tuple[float, float]]], levels: Mapping[str, float], title: str
 ) -> Image.Image:
     """Lines of (step, value) points and horizontal levels; the axis is 0 to 1 or what they need."""
     width, height, left, top = 720, 400, 52, 36

@@ -99,5 +99,5 @@ def _templates() -> Templates:
     return Templates(differences, (differences**2).sum(axis=1), labels)
 
 
-def _score(misfit: NDArray[np.float32]) -> NDArray[np.float32]:
+def _score(misfit: NDArray[np.float32]) -> NDArray[np.floating]:
     return 1 / (1 + np.exp((misfit - MISFIT_AT_HALF) / MISFIT_WIDTH))

@@ -138,6 +138,8 @@ def _cells(pixels: Tensor) -> Tensor:
 @torch.no_grad()
 def _freeze_log_variance(vae: AutoencoderKL, log_variance: float) -> None:
     channels = vae.config.latent_channels
+    assert vae.quant_conv is not None, "the autoencoder is built with one"
+    assert vae.quant_conv.bias is not None, "and it has a bias"
     vae.quant_conv.weight[channels:] = 0
     vae.quant_conv.bias[channels:] = log_variance
 

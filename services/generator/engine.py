@@ -166,7 +166,7 @@ class DeepSpeedRoleEngine:
     def step(self) -> float:
         """See `RoleEngine`."""
         self._engine.step()
-        if self.zero_stage == 0:
+        if isinstance(self._adamw, ClippedAdamW):
             return self._adamw.last_norm
         return float(self._engine.get_global_grad_norm())
 
