@@ -18,8 +18,8 @@ COMMANDS = get_command(app).commands
 LISTED = ("configs", "examples", "benchmarks", "tdm_core", "services", "deploy", "docs")
 DATA = ("services/demo/models", "services/demo/prompts", "docs/decisions")
 """Folders that the tree names and does not list."""
-PENDING = {"docs/algorithm.md", "docs/results.md", "services/demo/models"}
-"""Written by others in these days."""
+PENDING = {"docs/results.md"}
+"""Written last."""
 
 
 def tree_of_readme() -> set[str]:

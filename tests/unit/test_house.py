@@ -1,6 +1,7 @@
 """The house rules that a machine can judge (CONTRIBUTING.md)."""
 
 import ast
+import hashlib
 import os
 import re
 import subprocess
@@ -144,3 +145,16 @@ def test_ci_is_a_strict_script_that_ends_in_make_check():
     text = script.read_text()
     assert "set -euo pipefail" in text
     assert text.rstrip().endswith("make check")
+
+
+def test_the_bundled_models_are_the_ones_that_were_summed():
+    folder = ROOT / "services/demo/models"
+    lines = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    summed = {name: digest for digest, name in lines}
+    there = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.glob("*/**/*")
+        if path.is_file()
+    }
+    remedy = "cd services/demo/models && find */ -type f | LC_ALL=C sort | xargs sha256sum"
+    assert there == summed, f"write SHA256SUMS anew: {remedy} > SHA256SUMS"
