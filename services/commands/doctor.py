@@ -153,5 +153,6 @@ def _config(path: Path) -> Finding:
     try:
         load_config(path)
     except ValueError as error:
-        return Finding(str(path), "problem", str(error), "mend the config as the message says")
+        said = str(error).replace(f"{path}: ", "").replace("\n", "; ")
+        return Finding(str(path), "problem", said, "mend the config as the message says")
     return Finding(str(path), "ok", "loads, and its files are there")

@@ -14,6 +14,8 @@ from services.run_store.run_folder import RunFolder, create_run
 
 PARTS = ("program", "weights", "training", "activations", "data")
 """Of `services.plan.Memory`."""
+HEADINGS = ("program", "nets", "train", "pass", "data")
+"""The same, short enough for a narrow terminal."""
 EXIT_CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
@@ -83,11 +85,12 @@ def dry_run(config_file: str, overrides: list[str], as_json: bool) -> None:
 
 
 def _table(plan: Any) -> Any:
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(title="placement, and estimated memory of each process in GB")
-    table.add_column("process", overflow="fold")
-    for name in ("ranks", "CPUs", "GPUs", *PARTS, "total"):
+    table = Table(title="placement, and estimated memory of each process in GB", box=SIMPLE)
+    table.add_column("process", min_width=20, overflow="fold")
+    for name in ("ranks", "CPUs", "GPUs", *HEADINGS, "total"):
         table.add_column(name, justify="right")
     for process in plan.processes:
         several = "" if len(process.workers) == 1 else f" ({', '.join(process.workers)})"
