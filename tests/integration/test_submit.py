@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-START_S, JOB_S = 180, 240
+START_S, JOB_S = 180, 480
 
 
 def free_port() -> int:
