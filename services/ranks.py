@@ -90,12 +90,12 @@ def join(
     if not 0 <= rank < world_size:
         raise ValueError(f"rank={rank}: allowed 0 to {world_size - 1} (world_size={world_size})")
     timeout = timedelta(seconds=max_wait_s)
+    if ":" not in rendezvous:
+        raise ValueError(
+            f"rendezvous={rendezvous!r}: {world_size} ranks need the address of rank 0 as "
+            "host:port, such as 127.0.0.1:29500"
+        )
     if not dist.is_initialized():
-        if ":" not in rendezvous:
-            raise ValueError(
-                f"rendezvous={rendezvous!r}: {world_size} ranks need the address of rank 0 as "
-                "host:port, such as 127.0.0.1:29500"
-            )
         dist.init_process_group(
             backend="nccl" if device.type == "cuda" else "gloo",
             init_method=f"tcp://{rendezvous}",
