@@ -8,7 +8,8 @@ has already moved far enough: rule (a) against its EMA, rule (b) against the tea
 
 Deviations from the paper: 1. clips, regulariser and slot weight are the authors' code; 2. M of rule
 (b) is reduced over ranks; 3. in `relative` scale both rules are in units of the teacher's mean
-squared velocity, so that one threshold serves every latent space.
+squared velocity, so that large latents do not freeze every row (noise keeps the unit near 1 or
+above, however small the latents).
 """
 
 from dataclasses import dataclass

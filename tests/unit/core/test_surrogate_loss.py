@@ -260,8 +260,10 @@ def test_a_group_of_equal_rewards_still_feels_the_regulariser():
 
 def test_without_any_valid_reward_only_the_regulariser_is_left():
     batch = rewarded(fresh(), valid_NK=torch.zeros((8, 4), dtype=torch.bool))
-    loss, _ = evaluate(one_pass(batch.fresh, PLAIN), batch)
-    assert loss.item() == 0
+    config = algorithm(surrogate=PLAIN_SURROGATE | {"regulariser": 0.5})
+    loss, metrics = evaluate(one_pass(batch.fresh, config), batch)
+    assert loss.item() == pytest.approx(0.5 * float(metrics["surrogate/distance"]))
+    assert loss.item() > 0
 
 
 def test_an_invalid_sample_counts_neither_in_the_sum_nor_in_the_size():
@@ -404,6 +406,18 @@ def test_the_gate_opens_at_its_threshold_exactly():
     nets = (with_errors(p, (0.64, 0.81)), None, with_errors(p, (0.81, 0.64)))
     assert float(evaluate(p, batch, *nets)[1]["surrogate/frozen"]) == 0
     assert float(evaluate(tight, batch, *nets)[1]["surrogate/frozen"]) == 1
+
+
+def test_the_distance_is_a_mean_over_its_pass_however_many_an_update_has():
+    """M = .01; a sum of row weights would be a quarter of it in an update of four passes."""
+    advantages = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).expand(2, 4)
+    gate = PLAIN_SURROGATE | {"gate_threshold": 0.008, "threshold_scale": "absolute"}
+    config = algorithm(num_groups=1, slots_per_update=4, surrogate=gate)
+    p, batch = one_pass(fresh((2,)), config, 2), rewarded(fresh((2,)), advantages)
+    phi, psi = with_errors(p, (0.64, 0.81)), with_errors(p, (0.81, 0.64))
+    _, metrics = evaluate(p, batch, phi, psi=psi)
+    assert float(metrics["surrogate/frozen"]) == pytest.approx(0.25)
+    assert float(metrics["surrogate/distance"]) == pytest.approx(0.01 / 4)
 
 
 def test_the_gate_uses_the_distance_over_all_ranks():
