@@ -92,9 +92,9 @@ class Running:
         self._thread.join(seconds)
         assert not self._thread.is_alive(), self.folder.status()
 
-    def kill(self, host: str) -> int:
-        """SIGKILL the process of a worker; its id."""
-        (process,) = self.folder.status()["workers"][host]["pids"]
+    def kill(self, host: str, rank: int = 0) -> int:
+        """SIGKILL the process of a worker's rank; its id."""
+        process = self.folder.status()["workers"][host]["pids"][rank]
         assert process != os.getpid()
         os.kill(process, signal.SIGKILL)
         return process

@@ -84,11 +84,27 @@ def test_an_async_run_survives_the_deaths_of_rollout_and_reward_workers(tmp_path
     assert "worker rollout-0 died" in running.folder.events.read_text()
 
 
-@pytest.mark.parametrize("host", ["generator", "replay"])
-def test_the_death_of_a_worker_with_state_ends_the_run_naming_it(tmp_path: Path, host: str) -> None:
-    running = Running(toy_run(tmp_path, run={"iterations": 100_000}, cluster=on_ray()))
+def test_two_deepspeed_ranks_train_as_one_does(tmp_path: Path) -> None:
+    single = {"model": {"dtype": "float32"}, "run": {"iterations": 4}}
+    one = Running(toy_run(tmp_path / "one", **single))
+    one.join()
+    cluster = on_ray(engine="deepspeed", zero_stage=2, generator_ranks=2, surrogate_ranks=2)
+    two = Running(toy_run(tmp_path / "two", **single, cluster=cluster))
+    two.join()
+    assert two.fault is None
+    for line, wanted in zip(metrics(two.folder), metrics(one.folder), strict=True):
+        for name in ("surrogate/preference", "fake_score/matching", "generator/grad_norm"):
+            assert line[name] == pytest.approx(wanted[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize(("host", "rank"), [("generator", 1), ("replay", 0)])
+def test_the_death_of_a_worker_with_state_ends_the_run_naming_it(
+    tmp_path: Path, host: str, rank: int
+) -> None:
+    cluster = on_ray(generator_ranks=1 + rank)
+    running = Running(toy_run(tmp_path, run={"iterations": 100_000}, cluster=cluster))
     running.until(lambda status: status.get("iteration", 0) >= 2)
-    running.kill(host)
+    running.kill(host, rank)
     running.join()
     assert isinstance(running.fault, WorkerDiedError)
     assert running.fault.host == host
