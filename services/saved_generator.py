@@ -85,6 +85,8 @@ def _in_checkpoint(checkpoint: Path, averaged: bool) -> SavedGenerator:
     config = load_config(run / "config.yaml", check_files=False)
     part = "generator_ema" if averaged else "generator"
     parts, facts = load_checkpoint(checkpoint, [part], config_hash(config))
-    origin = {"run": run.name, "checkpoint": checkpoint.name, "part": part, **facts}
+    # Versions and counts only: what the workers kept (prompts, groups) is not for giving away.
+    told = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+    origin = {"run": run.name, "checkpoint": checkpoint.name, "part": part, **told}
     model = config.model.model_copy(update={"generator": None})
     return SavedGenerator(model, config.algorithm.sampler, parts[part], origin)
