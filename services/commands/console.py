@@ -1,6 +1,7 @@
 """How commands talk: results to stdout, everything about the work to stderr."""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -13,6 +14,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+# Read when these libraries are imported, in workers started here too: their warnings are for
+# programmers (a missing torchvision, dtypes of modules that we do not cast).
+for _library in ("TRANSFORMERS", "DIFFUSERS"):
+    os.environ.setdefault(f"{_library}_VERBOSITY", "error")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
