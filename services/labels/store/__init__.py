@@ -1,0 +1,1 @@
+"""Tables, the database, its writer and its migrations."""
