@@ -154,12 +154,24 @@ class Image(Table):
     removed_at: Mapped[datetime | None]
 
 
+class Run(Table):
+    """What the groups and labels of a run tell together, kept so that no label counts them all."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    newest_policy: Mapped[int]  # highest policy version of its groups
+    like_rate: Mapped[float] = mapped_column(default=0.5)  # m0, over its last labels
+    rate_labels: Mapped[int] = mapped_column(default=0)  # how many those were
+    rate_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # newest label among them
+    prior: Mapped[dict[str, Any] | None]  # refitted: k, and a and b of the proxy reward
+
+
 class Group(Table):
     """The images of one prompt, labelled and rewarded together."""
 
     __tablename__ = "groups"
     id: Mapped[str] = mapped_column(primary_key=True)  # chosen by the sender
-    run_id: Mapped[str] = mapped_column(index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     prompt_id: Mapped[str]
     prompt_text: Mapped[str]
     question_id: Mapped[str] = mapped_column(ForeignKey("questions.id"))
@@ -167,6 +179,7 @@ class Group(Table):
     checkpoint_id: Mapped[str | None]
     sampler: Mapped[dict[str, Any]]
     auto_rewards: Mapped[dict[str, Any]]
+    num_images: Mapped[int]
     overlap: Mapped[int] = mapped_column(default=1)
     priority: Mapped[int] = mapped_column(default=0)
     deadline_at: Mapped[datetime | None]
@@ -178,16 +191,24 @@ class Group(Table):
     reward_revision: Mapped[int] = mapped_column(default=0)
     num_skips: Mapped[int] = mapped_column(default=0)
     num_labels: Mapped[int] = mapped_column(default=0)
-    order_weight: Mapped[float] = mapped_column(default=1.0)  # contrast and freshness, for claims
+    order_weight: Mapped[float] = mapped_column(default=0.0)  # log2(1-P0) + policy_version / 4
     created_at: Mapped[datetime]
     ready_at: Mapped[datetime | None]
     consumed_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(default=1)
     __table_args__ = (
         Index(None, "question_id", "state", "is_gold"),
+        Index(None, "run_id", "state"),
         Index(None, "state", "deadline_at"),
         Index(None, "created_at", "id"),
     )
+
+
+class DueRefresh(Table):
+    """A group whose aggregate is to be made again: a person's votes began or ceased to count."""
+
+    __tablename__ = "due_refreshes"
+    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id"), primary_key=True)
 
 
 class GroupImage(Table):
@@ -222,7 +243,7 @@ class Assignment(Table):
     expires_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     __table_args__ = (
-        Index(None, "group_id", "state"),
+        Index(None, "group_id", "annotator_id"),
         Index(None, "annotator_id", "state"),
         Index(None, "state", "expires_at"),
     )
@@ -235,7 +256,7 @@ class Label(Table):
     seq: Mapped[int] = mapped_column(Sequence, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
     image_id: Mapped[str] = mapped_column(ForeignKey("group_images.id"))
-    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id"), index=True)
+    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id"))
     run_id: Mapped[str]
     question_id: Mapped[str]
     annotator_id: Mapped[str] = mapped_column(ForeignKey("annotators.id"))
@@ -256,6 +277,7 @@ class Label(Table):
     revision: Mapped[int] = mapped_column(default=1)
     __table_args__ = (
         UniqueConstraint("image_id", "annotator_id", "question_id"),
+        Index(None, "group_id", "annotator_id"),
         Index(None, "annotator_id", "seq"),
         Index(None, "run_id", "seq"),
     )
