@@ -37,12 +37,14 @@ def _use(saved: SavedGenerator, load_line: str) -> list[str]:
 
 
 def pipeline_call(sampler: SamplerConfig, max_sequence_length: int) -> str:
-    """The call of diffusers' pipeline that takes the same steps (Euler on the same boundaries).
+    """The call of diffusers' pipeline that takes Euler steps on the same boundaries.
 
-    Its scheduler shifts the sigmas it is given, so they are given before the shift.
+    Its scheduler shifts the sigmas it is given, so they are given before the shift. A generator of
+    another solver is told so in a comment: its own steps are those of `tdm-r1 sample`.
     """
+    told = "" if sampler.solver == "euler" else f"  # Euler, not the {sampler.solver} of training"
     sigmas = [round(unshift_sigma(s, sampler.shift), 6) for s in boundaries(sampler)[:-1]]
     return (
         f"pipe(prompt, num_inference_steps={sampler.num_steps}, sigmas={sigmas}, "
-        f"guidance_scale=1.0, max_sequence_length={max_sequence_length}).images[0]"
+        f"guidance_scale=1.0, max_sequence_length={max_sequence_length}).images[0]{told}"
     )

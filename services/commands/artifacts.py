@@ -13,6 +13,11 @@ def find_generator(source: str, runs: Path, checkpoint: str | None) -> Path:
     path = Path(source)
     if checkpoint is None and any((path / name).is_file() for name in (MANIFEST, CARD)):
         return path
+    if path.is_dir() and not (path / "run.json").is_file():
+        raise ValueError(
+            f"{path} is a folder, but no run, checkpoint or export (no run.json, {MANIFEST} or "
+            f"{CARD}); give a run's name, or a folder such as {runs}/RUN/checkpoints/step_000100"
+        )
     run = find_run(runs, source)
     if checkpoint is None:
         return run.path

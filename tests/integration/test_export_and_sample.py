@@ -96,6 +96,12 @@ def test_an_export_gives_the_real_pipeline_our_pictures(run, teacher, tmp_path):
     assert "sigmas=[1.0, 0.75, 0.5, 0.25]" in content["use"][1]
 
 
+def test_a_call_that_takes_other_steps_than_training_says_so():
+    assert "#" not in pipeline_call(SamplerConfig(), 0)
+    call = pipeline_call(SamplerConfig(solver="dpmpp_2m", grid="discrete"), 0)
+    assert call.endswith("# Euler, not the dpmpp_2m of training")
+
+
 def test_run_checkpoint_and_export_sample_the_same_files(run, tmp_path):
     export(run, tmp_path / "out")
     sources = (run, run / "checkpoints" / "step_000003", tmp_path / "out")

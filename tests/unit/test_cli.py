@@ -197,3 +197,9 @@ def test_doctor_finds_a_bad_config_and_its_remedy(tmp_path):
 def test_a_sparkline_rises_with_its_numbers():
     assert sparkline([0.0, None, 0.5, 1.0]) == "0.000 | =#| 1.000"
     assert sparkline([]) == ""
+
+
+def test_sampling_from_a_folder_without_a_generator_says_what_it_looked_for(tmp_path):
+    answer = call("sample", tmp_path, "--prompt", "a circle", "--out", tmp_path / "out")
+    assert answer.exit_code != 0
+    assert "is a folder, but no run, checkpoint or export" in answer.output.replace("\n", " ")
