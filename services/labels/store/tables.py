@@ -24,6 +24,8 @@ from sqlalchemy.types import TypeDecorator
 
 # SQLite numbers a row by itself only where the key is INTEGER.
 Sequence = BigInteger().with_variant(Integer, "sqlite")
+# A number whose row was deleted is not given out again: readers remember the last they saw.
+NEVER_AGAIN = {"sqlite_autoincrement": True}
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -42,9 +44,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Aware again."""
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
+        if value is None or value.tzinfo is None:
+            return value and value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)
 
 
 class Table(DeclarativeBase):
@@ -280,6 +282,7 @@ class Label(Table):
         Index(None, "group_id", "annotator_id"),
         Index(None, "annotator_id", "seq"),
         Index(None, "run_id", "seq"),
+        NEVER_AGAIN,
     )
 
 
@@ -327,6 +330,7 @@ class Event(Table):
     data: Mapped[dict[str, Any]]
     audience: Mapped[str]  # viewer: everybody with a key; admin; annotator:<id>
     at: Mapped[datetime]
+    __table_args__ = NEVER_AGAIN
 
 
 class Webhook(Table):
@@ -403,3 +407,4 @@ class AuditEntry(Table):
     after_sha256: Mapped[str | None]
     ip_sha256: Mapped[str | None]
     at: Mapped[datetime]
+    __table_args__ = NEVER_AGAIN

@@ -1,0 +1,1 @@
+"""The tables' history; `alembic revision --autogenerate -m "what changes"` adds to it."""

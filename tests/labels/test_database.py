@@ -1,0 +1,89 @@
+"""The promises of `Database`, on both databases."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from services.labels.store.database import Database
+from services.labels.store.tables import Event, Question
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC)
+
+
+def ask(session: Session, id: str) -> str:
+    session.add(Question(id=id, text="Do you like it?", created_at=NOW))
+    return id
+
+
+def ids(session: Session) -> list[str]:
+    return list(session.scalars(select(Question.id).order_by(Question.id)))
+
+
+def test_what_was_written_is_there_when_write_returns_and_after_opening_again(database_url: str):
+    database = Database.open(database_url)
+    assert asyncio.run(database.write(lambda session: ask(session, "a"))) == "a"
+    assert asyncio.run(database.read(ids)) == ["a"]
+    database.close()
+    again = Database.open(database_url)
+    assert again.read_now(ids) == ["a"]
+    again.close()
+
+
+def test_an_operation_that_fails_takes_back_its_own_writes_only(database: Database):
+    def fail(session: Session) -> None:
+        ask(session, "lost")
+        session.flush()
+        raise LookupError("no such thing")
+
+    async def together():
+        writes = [database.write(lambda s, n=n: ask(s, f"kept-{n}")) for n in range(5)]
+        return await asyncio.gather(*writes, database.write(fail), return_exceptions=True)
+
+    *kept, failed = asyncio.run(together())
+    assert kept == [f"kept-{n}" for n in range(5)]
+    assert isinstance(failed, LookupError)
+    assert database.read_now(ids) == kept
+
+
+def test_a_broken_constraint_comes_to_its_caller_only(database: Database):
+    async def together():
+        writes = [database.write(lambda session: ask(session, "same")) for _ in range(8)]
+        return await asyncio.gather(*writes, return_exceptions=True)
+
+    answers = asyncio.run(together())
+    assert answers.count("same") == 1
+    assert sum(isinstance(answer, IntegrityError) for answer in answers) == 7
+    assert database.read_now(ids) == ["same"]
+
+
+def test_times_come_back_as_aware_utc(database: Database):
+    elsewhere = NOW.astimezone(timezone(timedelta(hours=5)))
+    database.write_now(
+        lambda session: session.add(
+            Event(topic="system", type="x", data={}, audience="viewer", at=elsewhere)
+        )
+    )
+    at = database.read_now(lambda session: session.scalar(select(Event.at)))
+    assert at == NOW
+    assert at.tzinfo is UTC
+
+
+def test_many_writers_count_without_a_gap(database: Database):
+    """Each reads the number of rows and writes the next: only serial order gets it right."""
+
+    def count_up(session: Session) -> int:
+        number = session.scalar(select(func.count()).select_from(Question)) or 0
+        ask(session, f"{number:04d}")
+        session.flush()
+        return number
+
+    async def together():
+        return await asyncio.gather(*(database.write(count_up) for _ in range(100)))
+
+    assert sorted(asyncio.run(together())) == list(range(100))
