@@ -6,9 +6,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, make_url, text
 
+from services.labels.app import create_app
+from services.labels.settings import Settings
 from services.labels.store.database import Database
+from services.web.keys import ROLES
+from tests.labels.people import BASE_URL, SettableClock, make_key
 from tests.labels.postgresql import find_binaries, run_server
 
 NUMBERS = count()
@@ -66,3 +72,34 @@ def _administer(server: str, statement: str) -> None:
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()
+
+
+@pytest.fixture
+def clock() -> SettableClock:
+    """The app's clock."""
+    return SettableClock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """What the app is made with; a test that needs others overrides this fixture."""
+    return Settings(data_dir=tmp_path / "data", database_url=database_url)
+
+
+@pytest.fixture
+def app(settings: Settings, clock: SettableClock, database: Database) -> FastAPI:
+    """The label service over `database`."""
+    return create_app(settings, clock, database)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """Asks `app` without a network: httpx's client, `headers=bearer(keys["service"])`."""
+    with TestClient(app, BASE_URL, client=("127.0.0.1", 50000)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def keys(database: Database, clock: SettableClock) -> dict[str, str]:
+    """The text of a key of each role; the annotator's labels as a person named Ann."""
+    return {role: make_key(database, role, clock()) for role in ROLES}

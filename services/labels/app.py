@@ -1,0 +1,100 @@
+"""The label service as an ASGI app: what surrounds a request, and whose routers answer it.
+
+Every route under /api/v1 is closed: a router with a route that names no `require(...)` is an error
+here, and `Authentication` turns strangers away before a route is looked for.
+"""
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.routing import APIRoute
+
+from services.labels.answers import KeptAnswers
+from services.labels.authentication import Directory
+from services.labels.metrics import observe_request
+from services.labels.routes import keys, system
+from services.labels.settings import Settings
+from services.labels.store.database import Database
+from services.labels.store.faults import StoreUnavailable
+from services.web import problems
+from services.web.auth import Authentication, allowed_of
+from services.web.clock import Clock, utc_now
+from services.web.idempotency import Running
+from services.web.limits import RateLimiter
+from services.web.middleware import Doorkeeper, Envelope
+from services.web.openapi import describe
+
+API = "/api/v1"
+OPEN_ROUTES = frozenset({("POST", f"{API}/session"), ("GET", f"{API}/openapi.json")})
+"""All that a stranger may ask of the API: to log in with an invite, and what there is to ask."""
+
+API_ROUTERS: tuple[APIRouter, ...] = (keys.router,)
+"""Routers under /api/v1, one file a resource."""
+PAGE_ROUTERS: tuple[APIRouter, ...] = (system.router,)
+"""Routers at the root: pages, health, metrics. They are open and must tell strangers nothing."""
+
+
+def create_app(
+    settings: Settings, clock: Clock = utc_now, database: Database | None = None
+) -> FastAPI:
+    """The app over an open database, or over the one that the settings name (created if missing).
+    Routes find `database`, `settings`, `clock`, `limiter`, `answers` and `running` in `app.state`.
+    """
+    app = FastAPI(
+        title="TDM-R1 label service",
+        version="1",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # They load scripts from elsewhere.
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    state = app.state
+    state.settings = settings
+    state.clock = clock
+    state.database = database or Database.open(settings.url)
+    state.limiter = RateLimiter(settings.rates, clock)
+    state.answers = KeptAnswers()
+    state.running = Running()
+    problems.install(app)
+    app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
+    _surround(app, settings, clock)
+    for router in API_ROUTERS:
+        _check_closed(router)
+        app.include_router(router, prefix=API)
+    for router in PAGE_ROUTERS:
+        app.include_router(router)
+    describe(app)
+    return app
+
+
+def _surround(app: FastAPI, settings: Settings, clock: Clock) -> None:
+    """The last one added is the outermost."""
+
+    def body_limit(path: str) -> int:
+        image = path.startswith(f"{API}/images/")
+        return settings.max_image_bytes if image else settings.max_body_bytes
+
+    app.add_middleware(
+        Authentication,
+        authenticate=Directory(app.state.database, clock),
+        prefix=f"{API}/",
+        open_routes=OPEN_ROUTES,
+        allowed_origins=settings.allowed_origins,
+    )
+    app.add_middleware(
+        Doorkeeper,
+        allowed_hosts=settings.allowed_hosts,
+        body_limit=body_limit,
+        raw_prefixes=(f"{API}/images/",),
+    )
+    app.add_middleware(Envelope, clock=clock, prefix=API, observe=observe_request)
+
+
+async def _on_store_unavailable(request: Request, error: Exception) -> Response:
+    return problems.respond(request.scope, problems.unavailable(str(error)))
+
+
+def _check_closed(router: APIRouter) -> None:
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            addresses = {(method, API + route.path) for method in route.methods or ()}
+            is_closed = addresses <= OPEN_ROUTES or allowed_of(route) is not None
+            assert is_closed, f"{sorted(addresses)} lacks require(...)"

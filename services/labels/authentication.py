@@ -1,0 +1,80 @@
+"""Who asks: keys and cookies looked up in the database, once a request."""
+
+import asyncio
+import logging
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.labels.api_keys import principal_of_key, touch_key
+from services.labels.sessions import principal_of_session, touch_session
+from services.labels.store.database import Database
+from services.labels.store.faults import StoreUnavailable
+from services.labels.store.tables import Annotator
+from services.web.auth import Credentials, Principal
+from services.web.clock import Clock
+from services.web.keys import parse_key
+from services.web.problems import Problem, unavailable
+
+_log = logging.getLogger(__name__)
+
+
+class Directory:
+    """`services.web.auth.Authenticate` over the database."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._touching: dict[str, asyncio.Task[Any]] = {}
+
+    async def __call__(self, credentials: Credentials) -> Principal | None:
+        """Who it is; 403 for a person whom an admin has excluded."""
+        now = self._clock()
+        try:
+            found = await self._database.read(lambda session: _find(session, credentials, now))
+        except StoreUnavailable as error:
+            raise unavailable(str(error)) from error
+        if found is None:
+            return None
+        principal, stale = found
+        if stale:
+            self._touch(principal, credentials, now)
+        return principal
+
+    def _touch(self, principal: Principal, credentials: Credentials, now: datetime) -> None:
+        """Note the use beside the request: an answer must not wait for it."""
+        if principal.key_id in self._touching:
+            return
+
+        def operation(session: Session) -> None:
+            if credentials.cookie:
+                touch_session(session, credentials.cookie, now)
+            else:
+                touch_key(session, principal.key_id, now)
+
+        async def write() -> None:
+            try:
+                await self._database.write(operation)
+            except StoreUnavailable as error:
+                _log.warning("last use of %s is not noted: %s", principal.actor, error)
+            finally:
+                del self._touching[principal.key_id]
+
+        self._touching[principal.key_id] = asyncio.create_task(write())
+
+
+def _find(
+    session: Session, credentials: Credentials, now: datetime
+) -> tuple[Principal, bool] | None:
+    if credentials.cookie:
+        found = principal_of_session(session, credentials.cookie, now)
+    else:
+        key = parse_key(credentials.bearer)
+        found = principal_of_key(session, *key, now) if key else None
+    if found is not None and found[0].annotator_id is not None:
+        annotator = session.get(Annotator, found[0].annotator_id)
+        if annotator is None or annotator.state != "active":
+            detail = "an admin has closed this account; ask whoever invited you"
+            raise Problem(403, "annotator-excluded", "This account is closed", detail)
+    return found

@@ -1,0 +1,82 @@
+"""What Prometheus may ask of the label service. Names carry no person, prompt or group."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+http_request_duration = Histogram(
+    "tdmr1_http_request_duration_seconds",
+    "Time from the request's head to the end of its answer.",
+    ("route", "method", "status"),
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+labels_received = Counter(
+    "tdmr1_labels_received_total",
+    "Labels written.",
+    ("value", "source"),
+    registry=REGISTRY,
+)
+labels_rejected = Counter(
+    "tdmr1_labels_rejected_total",
+    "Labels refused, by the problem's code.",
+    ("reason",),
+    registry=REGISTRY,
+)
+label_latency = Histogram(
+    "tdmr1_label_latency_seconds",
+    "Time that a person looked before the verdict.",
+    registry=REGISTRY,
+    buckets=(0.25, 0.5, 1, 2, 4, 8, 15, 30, 60),
+)
+label_commit = Histogram(
+    "tdmr1_label_commit_seconds",
+    "Time from handing labels to the writer until they are on the disk.",
+    registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+leases_active = Gauge("tdmr1_leases_active", "Groups that somebody holds.", registry=REGISTRY)
+leases_expired = Counter(
+    "tdmr1_leases_expired", "Leases that ended by their time.", registry=REGISTRY
+)
+groups = Gauge("tdmr1_groups", "Groups by state.", ("state",), registry=REGISTRY)
+group_ready_age = Histogram(
+    "tdmr1_group_ready_age_seconds",
+    "Age of a group when its rewards were ready.",
+    registry=REGISTRY,
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
+)
+reward_queue_depth = Gauge(
+    "tdmr1_reward_queue_depth", "Reward messages not acknowledged yet.", registry=REGISTRY
+)
+reward_queue_inflight = Gauge(
+    "tdmr1_reward_queue_inflight", "Of these, handed out and hidden.", registry=REGISTRY
+)
+reward_queue_oldest_age = Gauge(
+    "tdmr1_reward_queue_oldest_age_seconds", "Age of the oldest of these.", registry=REGISTRY
+)
+reward_redeliveries = Counter(
+    "tdmr1_reward_redeliveries", "Reward messages handed out again.", registry=REGISTRY
+)
+reward_dead_letters = Counter(
+    "tdmr1_reward_dead_letters", "Reward messages given up.", registry=REGISTRY
+)
+gold_answers = Counter(
+    "tdmr1_gold_answers", "Answers to gold images.", ("correct",), registry=REGISTRY
+)
+annotators_active = Gauge(
+    "tdmr1_annotators_active", "People who labelled in the last 15 minutes.", registry=REGISTRY
+)
+agreement_alpha = Gauge(
+    "tdmr1_agreement_alpha", "Krippendorff's alpha of groups with overlap.", registry=REGISTRY
+)
+sse_clients = Gauge("tdmr1_sse_clients", "Event streams that are open.", registry=REGISTRY)
+webhook_deliveries = Counter(
+    "tdmr1_webhook_deliveries", "Attempts to deliver events.", ("outcome",), registry=REGISTRY
+)
+build_info = Gauge("tdmr1_build_info", "1, with the version.", ("version",), registry=REGISTRY)
+
+
+def observe_request(route: str, method: str, status: int, seconds: float) -> None:
+    """One request is over."""
+    http_request_duration.labels(route, method, str(status)).observe(seconds)

@@ -1,0 +1,83 @@
+"""Settings of the label service: one checked tree, given by `tdm-r1 serve` or a test."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.web.limits import Rate
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+MIB = 1024 * 1024
+
+
+class Settings(BaseModel):
+    """Everything that can be set, with what a laptop needs as the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Path("labels")
+    """Folder of the database, the images and the exports."""
+    database_url: str | None = None
+    """sqlite:///PATH or postgresql+psycopg://...; `data_dir`/labels.db if not given."""
+    host: str = "127.0.0.1"
+    """Address to listen on; another than loopback only once a key exists."""
+    port: int = Field(8321, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = LOOPBACK
+    """Names that the service answers to (Host header, without port)."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins (scheme://host:port) whose pages may act with a session cookie, beside our own."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-For and -Proto are believed."""
+    scrape_token: str | None = Field(None, repr=False)
+    """Opens /metrics to others than this machine, as Authorization: Bearer."""
+
+    lease_seconds: float = Field(120, gt=0)
+    """How long a group is somebody's without a heartbeat."""
+    gold_rate: float = Field(0.1, ge=0, le=1)
+    """Share of assignments that are gold groups."""
+    overlap_rate: float = Field(0.1, ge=0, le=1)
+    """Share of groups that two people label, to measure agreement."""
+    max_open_groups: int = Field(2000, ge=1)
+    """Unlabelled groups at once; beyond, the oldest policy versions expire."""
+    max_skips: int = Field(3, ge=1)
+    """Skips after which a group is retired."""
+    coverage_min: float = Field(0.5, ge=0, le=1)
+    """Share of images with a label that makes a group ready at its deadline."""
+    k: float = Field(2.0, gt=0)
+    """Weight of the prior in votes (k and k_g of the posterior)."""
+    base_rate_window: int = Field(2000, ge=1)
+    """Newest labels of a run that its like-rate is of."""
+    std_window_groups: int = Field(64, ge=1)
+    """Groups that the rolling std of rewards is of."""
+    gold_min_answers: int = Field(10, ge=1)
+    """Gold answers before the gate may close on somebody."""
+    gold_min_accuracy: float = Field(0.8, ge=0, le=1)
+    """Gold accuracy below which somebody's votes weigh nothing."""
+    late_labels: Literal["reward_model_only", "revise"] = "reward_model_only"
+    """Whether a label after consumption makes a new reward revision."""
+    revise_above: float = Field(0.15, ge=0)
+    """Change of a posterior mean that makes one."""
+    max_staleness: int | None = Field(None, ge=0)
+    """Policy versions after which none is made; None is no bound."""
+
+    rates: dict[str, Rate] = {
+        "login": Rate(num=5, per_s=60),
+        "claim": Rate(num=2, per_s=1),
+        "label": Rate(num=20, per_s=1),
+        "read": Rate(num=100, per_s=1),
+    }
+    """By name; login is by address, the others by key, and only for annotators and viewers."""
+    max_streams: int = Field(4, ge=1)
+    """Event streams a key may have open."""
+    max_body_bytes: int = Field(MIB, ge=1)
+    """JSON bodies."""
+    max_image_bytes: int = Field(20 * MIB, ge=1)
+    """Uploaded images."""
+    max_image_pixels: int = Field(64_000_000, ge=1)
+    """Width times height of an uploaded image."""
+
+    @property
+    def url(self) -> str:
+        """The database's URL, the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'labels.db'}"

@@ -1,0 +1,81 @@
+"""Pages: an opaque cursor over (created_at, id). Rows that arrive meanwhile move no page's edge."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from services.web.problems import Problem
+
+MAX_LIMIT = 500
+
+
+@dataclass(frozen=True)
+class Page:
+    """What part of a list is asked for."""
+
+    limit: int = 50
+    after: tuple[datetime, str] | None = None
+    """Time and id of the last row of the page before."""
+    count: bool = False
+    """Whether the whole number of rows is wanted too."""
+
+    def fetch(
+        self, session: Session, query: Select[Any], created_at: Any, id: Any, newest: bool = True
+    ) -> tuple[list[Any], str | None, int | None]:
+        """Rows (newest first, or oldest), the cursor after them, and the count where asked for."""
+        total = None
+        if self.count:
+            total = session.scalar(select(func.count()).select_from(query.subquery()))
+        return *self._rows(session, query, created_at, id, newest), total
+
+    def _rows(
+        self, session: Session, query: Select[Any], created_at: Any, id: Any, newest: bool
+    ) -> tuple[list[Any], str | None]:
+        if self.after is not None:
+            time, last = self.after
+            beyond = created_at < time if newest else created_at > time
+            tied = and_(created_at == time, id < last if newest else id > last)
+            query = query.where(or_(beyond, tied))
+        order = (created_at.desc(), id.desc()) if newest else (created_at, id)
+        rows = list(session.scalars(query.order_by(*order).limit(self.limit + 1)))
+        if len(rows) <= self.limit:
+            return rows, None
+        rows.pop()
+        return rows, encode_cursor(getattr(rows[-1], created_at.key), getattr(rows[-1], id.key))
+
+
+def encode_cursor(time: datetime, id: str) -> str:
+    """An opaque text for the row made then."""
+    return base64.urlsafe_b64encode(json.dumps([time.isoformat(), id]).encode()).decode()
+
+
+def decode_cursor(text: str) -> tuple[datetime, str]:
+    """What `encode_cursor` was given; 400 where it never was."""
+    try:
+        time, id = json.loads(base64.urlsafe_b64decode(text.encode()))
+        found = datetime.fromisoformat(time)
+        if found.tzinfo is None or not isinstance(id, str):
+            raise ValueError("no zone, or no id")
+    except (ValueError, TypeError, binascii.Error) as error:
+        detail = "pass next_cursor of the page before as it is, or none for the first page"
+        raise Problem(400, "cursor-invalid", "Not a cursor of ours", detail) from error
+    return found, id
+
+
+def _page(
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items a page")] = 50,
+    cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` before")] = None,
+    count: Annotated[bool, Query(description="Whether to tell `total`")] = False,
+) -> Page:
+    return Page(limit, decode_cursor(cursor) if cursor else None, count)
+
+
+PageQuery = Annotated[Page, Depends(_page)]
+"""A route's parameter: `page: PageQuery`."""
