@@ -71,7 +71,7 @@ class Settings(BaseModel):
         "login": Rate(num=5, per_s=60),
         "claim": Rate(num=2, per_s=1),
         "label": Rate(num=20, per_s=1),
-        "read": Rate(num=100, per_s=1),
+        "requests": Rate(num=100, per_s=1),
     }
     """By name; login is by address, the others by key, and only for annotators and viewers."""
     max_streams: int = Field(4, ge=1)
