@@ -9,27 +9,26 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.labels.store.tables import AuditEntry
-from services.web.auth import Principal
 
 
 def record_audit(
     session: Session,
-    by: Principal | str,
+    actor: str,
     action: str,
     object: str,
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
     now: datetime,
+    ip_sha256: str | None = None,
 ) -> None:
-    """Append one entry; contents are kept as hashes, so that the log tells no secret. `by` is who
-    asked, or the name of a command (`cli`)."""
+    """Append one entry; contents are kept as hashes, so that the log tells no secret."""
     entry = AuditEntry(
-        actor=by if isinstance(by, str) else by.actor,
+        actor=actor,
         action=action,
         object=object,
         before_sha256=_digest(before),
         after_sha256=_digest(after),
-        ip_sha256=None if isinstance(by, str) else by.ip_sha256,
+        ip_sha256=ip_sha256,
         at=now,
     )
     session.add(entry)

@@ -2,22 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine, make_url, text
 
 from services.labels.app import create_app
 from services.labels.settings import Settings
 from services.labels.store.database import Database
 from services.web.keys import ROLES
 from tests.labels.people import BASE_URL, SettableClock, make_key
-from tests.labels.postgresql import find_binaries, run_server
-
-NUMBERS = count()
+from tests.labels.postgresql import create_database, empty_database, find_binaries, run_server
 
 
 @pytest.fixture(scope="session")
@@ -30,29 +26,41 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """The URL of a server that lives as long as the tests, with a database `template`."""
+    """The URL of a server that lives as long as the tests."""
     binaries = find_binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed")
     with run_server(binaries) as url:
-        _administer(url, "create database template")
-        Database.open(_url_of(url, "template")).close()
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgresql_tables(postgresql_server: str) -> str:
+    """The URL of a database with every table; tests use it in turn, for making one is slow."""
+    url = create_database(postgresql_server, "labels")
+    Database.open(url).close()
+    return url
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a SQLite file with empty tables: for what only SQLite has."""
+    path = tmp_path / "labels.db"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_tables: str) -> Iterator[str]:
+    """The URL of a PostgreSQL database with empty tables."""
+    yield postgresql_tables
+    empty_database(postgresql_tables)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with empty tables; the test runs on each kind."""
-    if request.param == "sqlite":
-        path = tmp_path / "labels.db"
-        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    server = request.getfixturevalue("postgresql_server")
-    name = f"test_{next(NUMBERS)}"
-    _administer(server, f"create database {name} template template")
-    yield _url_of(server, name)
-    _administer(server, f"drop database {name} with (force)")
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture
@@ -61,17 +69,6 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database.open(database_url)
     yield opened
     opened.close()
-
-
-def _url_of(server: str, name: str) -> str:
-    return make_url(server).set(database=name).render_as_string(hide_password=False)
-
-
-def _administer(server: str, statement: str) -> None:
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+from sqlalchemy import make_url
+
+from services.labels.store.tables import Table
+
 # The tests kill our processes, never the machine: nothing is lost without flushing.
 FAST = "-c fsync=off -c full_page_writes=off -c max_connections=200"
 
@@ -55,3 +60,39 @@ def _unprivileged(folder: Path) -> dict[str, int]:
     entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
     os.chown(folder, entry.pw_uid, entry.pw_gid)
     return {"user": entry.pw_uid, "group": entry.pw_gid}
+
+
+def create_database(server: str, name: str) -> str:
+    """Its URL."""
+    _execute(server, f"create database {name}")
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def drop_database(server: str, name: str) -> None:
+    """Whoever still uses it."""
+    _execute(server, f"drop database {name} with (force)")
+
+
+def empty_database(url: str) -> None:
+    """Take away every row, and whoever the test has left connected; numbers begin again."""
+    tables = Table.metadata.sorted_tables
+    numbered = [table.name for table in tables if "seq" in table.primary_key.columns]
+    _execute(
+        url,
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()",
+        "set session_replication_role = replica",  # references need no order
+        *(f"delete from {table.name}" for table in tables),
+        *(f"alter sequence {name}_seq_seq restart" for name in numbered),
+    )
+
+
+def _execute(url: str, *statements: str) -> None:
+    address = make_url(url)
+    with psycopg.connect(
+        host=str(address.query["host"]),
+        user=address.username,
+        dbname=address.database,
+        autocommit=True,
+    ) as connection:
+        connection.execute("; ".join(statements))

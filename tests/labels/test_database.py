@@ -84,6 +84,47 @@ def test_many_writers_count_without_a_gap(database: Database):
         return number
 
     async def together():
-        return await asyncio.gather(*(database.write(count_up) for _ in range(100)))
+        return await asyncio.gather(*(database.write(count_up) for _ in range(40)))
 
-    assert sorted(asyncio.run(together())) == list(range(100))
+    assert sorted(asyncio.run(together())) == list(range(40))
+
+
+def test_a_row_that_another_thread_wrote_first_is_found_and_not_an_error(database: Database):
+    """Look, then add what is missing: everybody else finds it."""
+
+    def find_or_ask(session: Session) -> str:
+        found = session.get(Question, "shared")
+        return "found" if found else ask(session, "shared")
+
+    async def together():
+        return await asyncio.gather(*(database.write(find_or_ask) for _ in range(40)))
+
+    assert sorted(asyncio.run(together())) == ["found"] * 39 + ["shared"]
+
+
+def test_readers_see_a_snapshot_that_does_not_move(database: Database):
+    def twice(session: Session) -> tuple[list[str], list[str]]:
+        before = ids(session)
+        database.write_now(lambda other: ask(other, "meanwhile"))
+        return before, ids(session)
+
+    assert database.read_now(twice) == ([], [])
+    assert database.read_now(ids) == ["meanwhile"]
+
+
+def test_a_query_cannot_write(database: Database):
+    def write(session: Session) -> None:
+        ask(session, "a")
+        session.flush()
+
+    with pytest.raises(RuntimeError, match=r"give it to Database\.write"):
+        database.read_now(write)
+    assert database.write_now(lambda session: ask(session, "b")) == "b"
+    assert database.read_now(ids) == ["b"]
+
+
+def test_a_url_that_promises_nothing_is_refused():
+    with pytest.raises(ValueError, match="would be lost"):
+        Database.open("sqlite:///:memory:")
+    with pytest.raises(ValueError, match=r"mysql://ann:\*\*\*@host/x is of no kind"):
+        Database.open("mysql://ann:secret@host/x")

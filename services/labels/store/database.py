@@ -22,10 +22,17 @@ READERS = 8
 """Queries that run at a time."""
 POSTGRESQL_WRITERS = 4
 """Threads that commit at a time; SQLite has one."""
+POSTGRESQL_SETTINGS = {
+    "timezone": "UTC",
+    "synchronous_commit": "on",  # a commit is on the disk, whatever the server's habit
+    "lock_timeout": 5000,  # ms; a host that hangs must not hang the others
+    "idle_in_transaction_session_timeout": 60000,
+}
 SQLITE_SETTINGS = {
     "busy_timeout": 5000,  # ms that we wait for another process, such as a backup
     "journal_mode": "WAL",  # readers go on while the writer writes
     "synchronous": "FULL",  # a commit is on the disk, not on its way there
+    "fullfsync": "ON",  # macOS flushes its disks only when asked in this way
     "foreign_keys": "ON",
 }
 
@@ -101,7 +108,7 @@ def _open_sqlite(address: URL) -> tuple[Engine, Engine]:
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
     writing = _sqlite_engine(address, "BEGIN IMMEDIATE", SQLITE_SETTINGS)
     reading = _sqlite_engine(address, "BEGIN", SQLITE_SETTINGS | {"query_only": "ON"})
-    return writing, reading
+    return writing, reading.execution_options(snapshot=True)
 
 
 def _sqlite_engine(address: URL, begin: str, settings: dict[str, Any]) -> Engine:
@@ -122,14 +129,18 @@ def _sqlite_engine(address: URL, begin: str, settings: dict[str, Any]) -> Engine
 
 
 def _open_postgresql(address: URL) -> tuple[Engine, Engine]:
+    options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_SETTINGS.items())
+    alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     engine = create_engine(
         address,
         isolation_level="SERIALIZABLE",
         pool_size=READERS + POSTGRESQL_WRITERS,
         max_overflow=1,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
+        connect_args={"connect_timeout": 5, "options": options, **alive},
     )
     event.listen(engine, "handle_error", faults.translate)
-    reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    reading = engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True, snapshot=True
+    )
     return engine, reading

@@ -5,7 +5,7 @@ import sqlite3
 from sqlalchemy import ExceptionContext
 from sqlalchemy.exc import OperationalError
 
-SQLITE_AWAY = {
+AWAY = {
     sqlite3.SQLITE_BUSY: "another process holds the database for longer than we wait",
     sqlite3.SQLITE_READONLY: "the database is read-only",
     sqlite3.SQLITE_IOERR: "the disk gave an error",
@@ -13,10 +13,17 @@ SQLITE_AWAY = {
     sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
     sqlite3.SQLITE_CORRUPT: "the database file is damaged",
     sqlite3.SQLITE_NOTADB: "the file is no database",
+    "08": "the connection to PostgreSQL is lost",
+    "25006": "the database is read-only",
+    "25P03": "PostgreSQL ended a transaction that stood still",
+    "53": "PostgreSQL is out of disk, memory or connections",
+    "57P": "PostgreSQL is going down or starting",
+    "58": "PostgreSQL's system gave an error",
 }
-POSTGRESQL_CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
-POSTGRESQL_AWAY = ("08", "25006", "53", "57P", "58")
-"""Connection lost, read-only, out of disk or memory, shutting down, system error."""
+"""Reasons by SQLite's primary result code, and by the beginning of PostgreSQL's SQLSTATE."""
+CONFLICTS = ("40001", "40P01", "55P03")
+"""Serialization failure, deadlock, a lock that did not come in time."""
+READ_ONLY = (sqlite3.SQLITE_READONLY, "25006")
 
 
 class StoreUnavailable(RuntimeError):  # noqa: N818 - a state of the store, which passes
@@ -29,25 +36,37 @@ class StoreConflict(RuntimeError):  # noqa: N818 - likewise
 
 def translate(context: ExceptionContext) -> None:
     """Engine event `handle_error`: raise our error where the fault is the store's, not ours."""
+    if context.is_pre_ping:
+        return  # the pool connects again by itself
     error = context.original_exception
-    if isinstance(error, sqlite3.Error):
-        reason = SQLITE_AWAY.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-    elif hasattr(error, "sqlstate"):  # psycopg's, which is there only where it is used
-        reason = _of_postgresql(context)
-    else:
-        reason = None
+    code = _code(context)
+    if code in CONFLICTS:
+        raise StoreConflict(str(error)) from error
+    if code in READ_ONLY and _is_reading(context):
+        raise RuntimeError("a query tried to write; give it to Database.write") from error
+    reason = _reason(code)
     if reason is not None:
         # SQLite may have rolled back by itself: whatever came next would commit on its own.
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
         raise StoreUnavailable(f"the label store is unavailable: {reason} ({error})") from error
 
 
-def _of_postgresql(context: ExceptionContext) -> str | None:
+def _code(context: ExceptionContext) -> int | str:
+    """SQLite's primary result code or PostgreSQL's SQLSTATE; 0 where there is neither."""
     error = context.original_exception
-    state = getattr(error, "sqlstate", None)
-    if state is None:
-        lost = isinstance(context.sqlalchemy_exception, OperationalError)
-        return "no connection to PostgreSQL" if lost else None
-    if state in POSTGRESQL_CONFLICTS:
-        raise StoreConflict(str(error)) from error
-    return f"PostgreSQL says {state}" if state.startswith(POSTGRESQL_AWAY) else None
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # psycopg gives no state where there is no server to give one.
+    unreachable = isinstance(context.sqlalchemy_exception, OperationalError)
+    return getattr(error, "sqlstate", None) or ("08" if unreachable else 0)
+
+
+def _is_reading(context: ExceptionContext) -> bool:
+    connection = context.connection
+    return connection is not None and "snapshot" in connection.get_execution_options()
+
+
+def _reason(code: int | str) -> str | None:
+    if isinstance(code, int):
+        return AWAY.get(code)
+    return next((AWAY[code[:n]] for n in (5, 3, 2) if code[:n] in AWAY), None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services.labels.store.faults import StoreConflict, StoreUnavailable
@@ -25,7 +26,9 @@ BATCH = 64
 CAPACITY = 1024
 """Operations that wait, at most; beyond it callers hear "busy" instead of filling the memory."""
 ATTEMPTS = 10
-"""Times that an operation gives way to other writers before its caller hears of it."""
+"""Times that an operation gives way to other writers before its caller hears "busy"."""
+PAUSE_S = 0.001
+"""Before the first of them, at most; then twice as long each time."""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class _Job:
 class _Outcome:
     result: Any = None
     error: Exception | None = None
+    again: bool = False
 
 
 class Writer:
@@ -106,26 +110,28 @@ class Writer:
         return jobs, False
 
     def _settle(self, jobs: list[_Job]) -> None:
-        """Commit, then answer; who meets another writer goes again, and alone."""
+        """Commit, then answer; where writers met, each operation goes again, and alone."""
         try:
             outcomes = self._commit(jobs)
         except StoreConflict:
-            if len(jobs) > 1:
-                for job in jobs:
-                    self._settle([job])
-                return
-            outcomes = [self._again(jobs[0])]
+            outcomes = [_Outcome(again=True)] * len(jobs)
         except Exception as error:  # a thread that dies would leave every caller waiting
             outcomes = [_Outcome(error=error)] * len(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
-            if outcome.error is None:
-                job.answer.set_result(outcome.result)
+            final = self._alone(job) if self._is_open(outcome) else outcome
+            if final.error is None:
+                job.answer.set_result(final.result)
             else:
-                job.answer.set_exception(outcome.error)
+                job.answer.set_exception(final.error)
 
-    def _again(self, job: _Job) -> _Outcome:
-        for attempt in range(1, ATTEMPTS):
-            time.sleep(random.uniform(0, 0.002 * 2**attempt))
+    def _is_open(self, outcome: _Outcome) -> bool:
+        """Whether another thread's commit, too late for our snapshot, may have been the cause."""
+        came_second = isinstance(outcome.error, IntegrityError) and len(self._threads) > 1
+        return outcome.again or came_second
+
+    def _alone(self, job: _Job) -> _Outcome:
+        for attempt in range(ATTEMPTS):
+            time.sleep(random.uniform(0, PAUSE_S * 2**attempt))
             try:
                 return self._commit([job])[0]
             except StoreConflict:

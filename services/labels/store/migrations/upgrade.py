@@ -14,27 +14,36 @@ LOCK = 7_426_113
 
 def upgrade(engine: Engine) -> None:
     """Apply what is missing, all or nothing; ValueError if the tables are newer than we are."""
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        migrate(connection)
+    with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            # A table is altered by copying it, and its references must not mind. The setting
+            # works outside of transactions only, and this connection is not used again.
+            connection.detach()
+            connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            _to_newest(connection)
 
 
-def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables to `revision`, older or newer, within the connection's transaction."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.attributes["connection"] = connection
+def _to_newest(connection: Connection) -> None:
+    config = configure(connection)
     scripts = ScriptDirectory.from_config(config)
-    known = [script.revision for script in scripts.walk_revisions()]
+    newest = scripts.get_current_head()
     current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in known:
+    if current == newest:
+        return
+    if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
         raise ValueError(
             f"the database is at revision {current}, which this tdm-r1 does not know (its newest "
-            f"is {known[0]}); a newer one has written it: install that one, or restore a backup"
+            f"is {newest}); a newer one has written it: install that one, or restore a backup"
         )
-    target = scripts.as_revision_number(revision)
-    if current == target:
-        return
-    newer = target is None or (current is not None and known.index(target) > known.index(current))
-    (command.downgrade if newer else command.upgrade)(config, revision)
+    command.upgrade(config, "head")
+
+
+def configure(connection: Connection) -> Config:
+    """For Alembic's commands, within the connection's transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

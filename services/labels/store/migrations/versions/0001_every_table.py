@@ -112,6 +112,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_questions")),
     )
     op.create_table(
+        "runs",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("newest_policy", sa.Integer(), nullable=False),
+        sa.Column("like_rate", sa.Double(), nullable=False),
+        sa.Column("rate_labels", sa.Integer(), nullable=False),
+        sa.Column("rate_seq", sa.BigInteger(), nullable=False),
+        sa.Column("prior", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
+    )
+    op.create_table(
         "webhooks",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("url", sa.String(), nullable=False),
@@ -180,6 +190,7 @@ def upgrade() -> None:
         sa.Column("checkpoint_id", sa.String(), nullable=True),
         sa.Column("sampler", sa.JSON(), nullable=False),
         sa.Column("auto_rewards", sa.JSON(), nullable=False),
+        sa.Column("num_images", sa.Integer(), nullable=False),
         sa.Column("overlap", sa.Integer(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=True),
@@ -199,6 +210,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["question_id"], ["questions.id"], name=op.f("fk_groups_question_id")
         ),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_groups_run_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
     )
     op.create_index(op.f("ix_groups_created_at_id"), "groups", ["created_at", "id"], unique=False)
@@ -208,7 +220,7 @@ def upgrade() -> None:
         ["question_id", "state", "is_gold"],
         unique=False,
     )
-    op.create_index(op.f("ix_groups_run_id"), "groups", ["run_id"], unique=False)
+    op.create_index(op.f("ix_groups_run_id_state"), "groups", ["run_id", "state"], unique=False)
     op.create_index(
         op.f("ix_groups_state_deadline_at"), "groups", ["state", "deadline_at"], unique=False
     )
@@ -265,13 +277,24 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("ix_assignments_group_id_state"), "assignments", ["group_id", "state"], unique=False
+        op.f("ix_assignments_group_id_annotator_id"),
+        "assignments",
+        ["group_id", "annotator_id"],
+        unique=False,
     )
     op.create_index(
         op.f("ix_assignments_state_expires_at"),
         "assignments",
         ["state", "expires_at"],
         unique=False,
+    )
+    op.create_table(
+        "due_refreshes",
+        sa.Column("group_id", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["group_id"], ["groups.id"], name=op.f("fk_due_refreshes_group_id")
+        ),
+        sa.PrimaryKeyConstraint("group_id", name=op.f("pk_due_refreshes")),
     )
     op.create_table(
         "group_images",
@@ -361,7 +384,12 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_labels_annotator_id_seq"), "labels", ["annotator_id", "seq"], unique=False
     )
-    op.create_index(op.f("ix_labels_group_id"), "labels", ["group_id"], unique=False)
+    op.create_index(
+        op.f("ix_labels_group_id_annotator_id"),
+        "labels",
+        ["group_id", "annotator_id"],
+        unique=False,
+    )
     op.create_index(op.f("ix_labels_run_id_seq"), "labels", ["run_id", "seq"], unique=False)
 
     op.create_table(
@@ -386,6 +414,7 @@ def downgrade() -> None:
     op.drop_table("labels")
     op.drop_table("reward_messages")
     op.drop_table("group_images")
+    op.drop_table("due_refreshes")
     op.drop_table("assignments")
     op.drop_table("sessions")
     op.drop_table("invites")
@@ -393,6 +422,7 @@ def downgrade() -> None:
     op.drop_table("deliveries")
     op.drop_table("api_keys")
     op.drop_table("webhooks")
+    op.drop_table("runs")
     op.drop_table("questions")
     op.drop_table("images")
     op.drop_table("idempotency")
