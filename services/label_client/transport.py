@@ -4,8 +4,11 @@ A request is sent again when no answer came (it may or may not have been carried
 that harmless) and after the statuses in `RETRIED`, not before the server's `Retry-After`.
 """
 
+import re
+import ssl
 import uuid
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import httpx
@@ -13,8 +16,9 @@ import httpx
 from services.label_client.errors import LabelServiceError, LabelServiceUnreachableError
 
 RETRIED = frozenset({429, 502, 503, 504})
-STILL_RUNNING = "idempotency-in-progress"
+STILL_RUNNING = "idempotency-key-running"
 MAX_BACKOFF_S = 10.0
+MAX_RETRY_AFTER_S = 60.0
 
 
 class Transport:
@@ -35,6 +39,7 @@ class Transport:
             headers={"Authorization": f"Bearer {key}", "Accept": "application/json"},
             timeout=timeout_s,
             transport=http,
+            verify=_trusted(),
             follow_redirects=False,  # a key must not follow a redirect to another host
         )
         self._timeout_s = timeout_s
@@ -95,9 +100,15 @@ class Transport:
 
     def _pause_s(self, attempt: int, retry_after: str | None) -> float:
         pause_s = min(self._backoff_s * 2**attempt, MAX_BACKOFF_S)
-        if retry_after is not None and retry_after.strip().isdigit():
-            pause_s = max(pause_s, min(float(retry_after), 60.0))
+        if re.fullmatch("[0-9]{1,6}", (retry_after or "").strip()):
+            pause_s = max(pause_s, min(float(str(retry_after)), MAX_RETRY_AFTER_S))
         return pause_s
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Made once: it takes as long as a hundred requests."""
+    return ssl.create_default_context()
 
 
 def _refusal(response: httpx.Response) -> LabelServiceError:

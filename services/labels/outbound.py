@@ -1,0 +1,159 @@
+"""Requests to addresses that an admin typed in, so that none reaches what only we can reach.
+
+The host must be on the allow-list and is resolved once; every address it has must be public, and
+the connection goes to the address that was checked, whatever the name says later. No redirects, no
+proxies, a limit on time and on what is read. (SSRF; design 4.1.)
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import httpx
+
+TIMEOUT_S = 5.0
+MAX_ANSWER_BYTES = 64 * 1024
+_HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z][a-z0-9-]*")
+_TUNNELS = tuple(
+    ipaddress.ip_network(network)
+    for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
+)
+"""IPv6 addresses that stand for an IPv4 one: NAT64, 6to4, Teredo, IPv4-compatible."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class ForbiddenUrlError(ValueError):
+    """A URL that we do not send to; the message says why and what is allowed."""
+
+
+@dataclass(frozen=True)
+class OutboundRules:
+    """Where requests may go."""
+
+    allowed_hosts: tuple[str, ...]
+    """Host names, `*.example.com`, or either with `:port`; without a port it is 443."""
+    allow_private: bool = False
+    """Lets http and private addresses pass, for tests and receivers on this machine."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checked URL and the one address to connect to."""
+
+    url: httpx.URL
+    address: Address
+
+    @property
+    def connect_url(self) -> httpx.URL:
+        """The URL with the address in the name's place."""
+        return self.url.copy_with(host=str(self.address))
+
+
+def check_url(text: str, rules: OutboundRules) -> httpx.URL:
+    """The URL, if its form and host are allowed; nothing is resolved."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ForbiddenUrlError(f"{text!r} is no URL ({error})") from error
+    if url.scheme != "https" and not (url.scheme == "http" and rules.allow_private):
+        raise ForbiddenUrlError(f"scheme {url.scheme!r} is not allowed; use https")
+    if url.userinfo or url.fragment:
+        raise ForbiddenUrlError("a user, a password or a fragment in the URL is not allowed")
+    host = url.raw_host.decode().lower()
+    if not (_HOST_NAME.fullmatch(host) or _is_canonical_address(host)):
+        raise ForbiddenUrlError(f"host {url.host!r} is neither a name nor a plain IP address")
+    _check_listed(url, host, rules)
+    return url
+
+
+async def resolve(url: httpx.URL, rules: OutboundRules) -> Target:
+    """Look the host up, once; every address must be one that we may talk to."""
+    loop = asyncio.get_running_loop()
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ForbiddenUrlError(f"host {url.host!r} has no address ({error})") from error
+    addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not (rules.allow_private or is_public(address)):
+            raise ForbiddenUrlError(f"host {url.host!r} has the address {address}: not public")
+    return Target(url, addresses[0])
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is on the open internet, and stands for no other."""
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address.ipv4_mapped is not None
+        or address.scope_id is not None
+        or any(address in network for network in _TUNNELS)
+    ):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
+
+
+async def post(
+    http: httpx.AsyncClient, target: Target, content: bytes, headers: dict[str, str]
+) -> httpx.Response:
+    """Send to the checked address under the URL's own name; the time limit is the caller's."""
+    request = http.build_request(
+        "POST",
+        target.connect_url,
+        content=content,
+        headers={**headers, "Host": target.url.netloc.decode(), "Accept-Encoding": "identity"},
+        extensions={"sni_hostname": target.url.host},
+    )
+    response = await http.send(request, stream=True, follow_redirects=False)
+    try:
+        await _read_some(response)
+    finally:
+        await response.aclose()
+    return response
+
+
+def outbound_client() -> httpx.AsyncClient:
+    """A client that asks no proxy and follows nobody."""
+    return httpx.AsyncClient(
+        trust_env=False,
+        follow_redirects=False,
+        timeout=TIMEOUT_S,
+        limits=httpx.Limits(max_connections=32, max_keepalive_connections=0),
+    )
+
+
+async def _read_some(response: httpx.Response) -> None:
+    num_bytes = 0
+    async for chunk in response.aiter_raw():
+        num_bytes += len(chunk)
+        if num_bytes > MAX_ANSWER_BYTES:
+            return
+
+
+def _check_listed(url: httpx.URL, host: str, rules: OutboundRules) -> None:
+    port = url.port or (443 if url.scheme == "https" else 80)
+    for entry in rules.allowed_hosts:
+        pattern, allowed_port = _split(entry)
+        if fnmatchcase(host, pattern) and allowed_port in ("*", str(port)):
+            return
+    allowed = ", ".join(rules.allowed_hosts) or "none; set webhook_hosts"
+    raise ForbiddenUrlError(f"{host}:{port} is not on the allow-list; allowed: {allowed}")
+
+
+def _split(entry: str) -> tuple[str, str]:
+    """An allow-list entry's host and port; an IPv6 address is written in brackets."""
+    host, _, port = entry.lower().rpartition(":")
+    if not host or entry.endswith("]"):
+        host, port = entry.lower(), "443"
+    return host.strip("[]"), port
+
+
+def _is_canonical_address(host: str) -> bool:
+    """Not 127.1, 0x7f000001, 2130706433 or 0177.0.0.1, which resolvers read as addresses too."""
+    try:
+        return str(ipaddress.ip_address(host)) == host
+    except ValueError:
+        return False
