@@ -52,13 +52,20 @@ class RollingSpread:
         self.window: deque[tuple[list[float], list[float]]] = deque(maxlen=num_groups)
 
     def add(self, centred_GK: Tensor, valid_GK: Tensor) -> None:
-        """Append one group; a column with fewer than two valid members adds nothing."""
-        counted = valid_GK & (valid_GK.sum(0, keepdim=True) >= 2)
-        squares = torch.where(counted, centred_GK.square(), 0.0).sum(0)
-        self.window.append((squares.tolist(), counted.sum(0).double().tolist()))
+        """Append one group; a column with fewer than two valid members adds nothing.
 
-    def std(self) -> Tensor:
-        """(K,) float64, 0 in a column where nothing was seen; at least one group was added."""
+        A group without any such column takes no place: a reward that few groups have, as people's,
+        is remembered over as many of them.
+        """
+        counted = valid_GK & (valid_GK.sum(0, keepdim=True) >= 2)
+        if counted.any():
+            squares = torch.where(counted, centred_GK.square(), 0.0).sum(0)
+            self.window.append((squares.tolist(), counted.sum(0).double().tolist()))
+
+    def std(self, num_columns: int) -> Tensor:
+        """(K,) float64, 0 in a column where nothing was seen."""
+        if not self.window:
+            return torch.zeros(num_columns, dtype=torch.float64)
         squares, counts = (
             torch.tensor(part, dtype=torch.float64).sum(0)
             for part in zip(*self.window, strict=True)
@@ -100,9 +107,17 @@ class GroupAdvantages:
 class AdvantageNormaliser:
     """Turns groups of rewards into advantages, with the rolling spreads as its only state."""
 
-    def __init__(self, config: AdvantageConfig, weights: Sequence[float]) -> None:
-        """`weights`: one for each of the R rewards."""
+    def __init__(
+        self,
+        config: AdvantageConfig,
+        weights: Sequence[float],
+        floors: Sequence[float] = (),
+    ) -> None:
+        """`weights`: one for each of the R rewards; `floors` too, in the reward's own unit: what
+        its rolling spread is at least, where `std_floor` is lower."""
         self.config = config
+        self.floors = tuple(floors) or (0.0,) * len(weights)
+        assert len(self.floors) == len(weights), (floors, weights)
         self.weights = torch.tensor(list(weights), dtype=torch.float64)
         count = len(weights) if config.combination == "per_reward_advantage" else 1
         self.spreads = [RollingSpread(config.rolling_groups) for _ in range(count)]
@@ -153,13 +168,20 @@ class AdvantageNormaliser:
             if self.config.normaliser == "rolling_std":
                 for value, mask in zip(values, masks, strict=True):
                     rolling.add(value, mask)
-                # Each reward's weight scales its spread too, so it is taken out again here.
-                floor = self.config.std_floor
-                spread = rolling.std().clamp(min=floor)
-                spreads.append(spread / self.weights[index].abs() if per_reward else spread)
+                spreads.append(self._rolling_spread(rolling, index, values[0].shape[1]))
             else:
                 spreads.append(self._batch_spread(groups, masks, index))
         return spreads
+
+    def _rolling_spread(self, rolling: RollingSpread, index: int, num_columns: int) -> Tensor:
+        """Floored std (K,); with one spread a reward in the reward's own unit."""
+        weights, std = self.weights.abs().tolist(), rolling.std(num_columns)
+        if self.config.combination != "per_reward_advantage":
+            floor = sum(w * floor for w, floor in zip(weights, self.floors, strict=True))
+            return std.clamp(min=max(floor, self.config.std_floor))
+        # Each reward's weight scales its spread too, so it is taken out again here.
+        floor = max(weights[index] * self.floors[index], self.config.std_floor)
+        return std.clamp(min=floor) / weights[index]
 
     def _batch_spread(
         self, groups: Sequence[GroupRewards], masks: Sequence[Tensor], index: int

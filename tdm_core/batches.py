@@ -38,6 +38,7 @@ def rewarded_batch(
         fresh=fresh_batch([group.group for group in groups]),
         advantages_NK=torch.cat([a.advantages_GK for a in advantages]),
         valid_NK=torch.cat([a.valid_GK for a in advantages]),
+        group_weights=tuple(group.weight for group in groups),
         statistics=reward_statistics(rewards, advantages, names, normaliser.config),
     )
 

@@ -186,8 +186,28 @@ class ReplayConfig:
     """Times the generator may draw one group."""
     capacity_groups: int = 256
     """Groups held at most; the oldest leave first."""
+    label_half_life: float = 64.0
+    """Policy versions after which a group that people labelled weighs half in the surrogate."""
+    min_label_weight: float = 0.1
+    """What such a group weighs at least."""
+    max_staleness_labelled: int | None = None
+    """Policy versions such a group may be old when the surrogate draws it; None is any age."""
 
     def __post_init__(self) -> None:
+        _require(
+            self.label_half_life > 0,
+            f"replay.label_half_life={self.label_half_life}: a positive number of versions",
+        )
+        _require(
+            0 < self.min_label_weight <= 1,
+            f"replay.min_label_weight={self.min_label_weight}: above 0 and at most 1",
+        )
+        labelled = self.max_staleness_labelled
+        _require(
+            labelled is None or labelled >= self.max_staleness_surrogate,
+            f"replay.max_staleness_labelled={labelled} is below max_staleness_surrogate="
+            f"{self.max_staleness_surrogate}; labelled groups may be older, never younger only",
+        )
         _require(self.max_reuse >= 1, f"replay.max_reuse={self.max_reuse}: at least 1")
         _require(self.max_staleness_generator >= 0, "replay.max_staleness_generator must be >= 0")
         _require(

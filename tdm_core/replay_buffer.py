@@ -3,6 +3,10 @@
 `draw_fresh` (fake score, generator) gives young groups, rewarded or not, at most `max_reuse` times
 each. `draw_rewarded` (surrogate) gives groups whose rewards have arrived, each reward revision at
 most once, younger first. So a slow reward costs the surrogate freshness and the generator nothing.
+
+People's rewards are late: a group may be trained on without them and, when they come, again as a
+new revision. A group that people labelled stays drawable long after, at a weight that falls with
+its age:  weight = max(min_label_weight, 2^(-staleness / label_half_life)).
 """
 
 import math
@@ -18,6 +22,18 @@ from tdm_core.config import ReplayConfig
 from tdm_core.types import Prompt, RewardedGroup, RewardRecord, RolloutGroup, Trajectory
 
 
+@dataclass(frozen=True)
+class LateRewards:
+    """Which rewards people give, and what a group does meanwhile."""
+
+    names: tuple[str, ...] = ()
+    """Rewards that may arrive long after the group."""
+    awaited: bool = False
+    """Whether a group waits for them before it is trained on, until `stop_waiting` is called."""
+    revisable: bool = False
+    """Whether a group that was trained on them is kept for a later verdict."""
+
+
 @dataclass
 class _Entry:
     """A stored group and what has happened to it."""
@@ -27,13 +43,16 @@ class _Entry:
     """float64, NaN where there is no value."""
     settled_RGS: Tensor
     """bool: a record has arrived that is not pending."""
+    verdicts_R: list[int]
+    """Newest revision of each reward's own verdict."""
+    waits: bool
+    """Whether it is not trained on before its late rewards have arrived."""
     revision: int = 0
     trained_revision: int = 0
     num_draws: int = 0
 
-    @property
-    def rewarded(self) -> bool:
-        return bool(self.settled_RGS.all())
+
+NO_LATE_REWARDS = LateRewards()
 
 
 @dataclass
@@ -46,15 +65,28 @@ class ReplayCounts:
     dropped_unused: int = 0
 
 
+def label_weight(staleness: int, config: ReplayConfig) -> float:
+    """max(min_label_weight, 2^(-s / label_half_life)): a like is a fact about an image, but the
+    surrogate is asked about images that the generator makes now."""
+    return max(config.min_label_weight, 2 ** (-max(staleness, 0) / config.label_half_life))
+
+
 class ReplayBuffer:
     """Holds whole groups; nothing here knows time, processes or disks."""
 
     def __init__(
-        self, config: ReplayConfig, reward_names: Sequence[str], num_steps: int, num_slots: int = 1
+        self,
+        config: ReplayConfig,
+        reward_names: Sequence[str],
+        num_steps: int,
+        num_slots: int = 1,
+        late: LateRewards = NO_LATE_REWARDS,
     ) -> None:
         """`num_slots`: S, rewards a sample: 1 (terminal) or K (gain)."""
         self.config = config
         self.reward_names = tuple(reward_names)
+        self.late = late
+        self._late_R = torch.tensor([name in late.names for name in self.reward_names])
         self.num_steps = num_steps
         self.num_slots = num_slots
         self.counts = ReplayCounts()
@@ -69,38 +101,74 @@ class ReplayBuffer:
             group,
             torch.full(shape, float("nan"), dtype=torch.float64),
             torch.zeros(shape, dtype=torch.bool),
+            verdicts_R=[0] * len(self.reward_names),
+            waits=self.late.awaited,
         )
         self.counts.added += 1
         while len(self._entries) > self.config.capacity_groups:
-            self._drop(min(self._entries))
+            self._drop(min(self._entries, key=self._claim))
 
     def attach_rewards(self, records: Iterable[RewardRecord]) -> list[int]:
         """Join records to their groups; gives the groups that became whole or changed.
 
         A record for a group that has left is counted and dropped. `pending` changes nothing, and
-        neither does a record that says again what is known: a repeated delivery is no revision.
+        neither does a record that says again what is known, or one that a newer verdict of the same
+        reward has overtaken: a repeated delivery is no revision.
         """
-        changed: set[int] = set()
+        unchanged: dict[int, bool] = {}
         for record in records:
             entry = self._entries.get(record.group_id)
             if entry is None:
                 self.counts.late_records += 1
-            elif record.state != "pending" and self._settle(entry, record):
-                changed.add(record.group_id)
-        revised = [gid for gid in sorted(changed) if self._entries[gid].rewarded]
+            elif record.state != "pending":
+                # A group is revised when it becomes whole, or when a value of a whole one changes;
+                # what people will never say of it is no reason to train on it again.
+                whole = unchanged.setdefault(record.group_id, self._is_rewarded(entry))
+                unchanged[record.group_id] = not self._settle(entry, record) and whole
+        return self._revise([group_id for group_id, same in unchanged.items() if not same])
+
+    def _revise(self, group_ids: Iterable[int]) -> list[int]:
+        revised = [gid for gid in sorted(group_ids) if self._is_rewarded(self._entries[gid])]
         for group_id in revised:
             self._entries[group_id].revision += 1
         return revised
 
     def _settle(self, entry: _Entry, record: RewardRecord) -> bool:
-        """Write one verdict; whether anything changed. A value that is not finite is a failure."""
+        """Write one verdict; whether the value changed. One that is not finite is a failure."""
         place = self._place(entry, record)
-        known, settled = float(entry.rewards_RGS[place]), bool(entry.settled_RGS[place])
+        if record.revision < entry.verdicts_R[place[0]]:
+            return False
+        entry.verdicts_R[place[0]] = record.revision
+        known = float(entry.rewards_RGS[place])
         value = record.value if record.value is not None else math.nan
         value = value if math.isfinite(value) else math.nan
         entry.rewards_RGS[place] = value
         entry.settled_RGS[place] = True
-        return not settled or (value != known and not (math.isnan(value) and math.isnan(known)))
+        return value != known and not (math.isnan(value) and math.isnan(known))
+
+    def pending(self) -> list[int]:
+        """Groups whose late rewards alone have not arrived, oldest first."""
+        return [
+            group_id
+            for group_id, entry in sorted(self._entries.items())
+            if self._lacks_late_only(entry)
+        ]
+
+    def stop_waiting(self, group_ids: Iterable[int]) -> list[int]:
+        """Let groups be trained on without their late rewards, which may still come."""
+        waiting = [self._entries[gid] for gid in group_ids if gid in self._entries]
+        waiting = [entry for entry in waiting if not self._is_rewarded(entry)]
+        for entry in waiting:
+            entry.waits = False
+        return self._revise([entry.group.group_id for entry in waiting])
+
+    def give_up(self, group_ids: Iterable[int]) -> list[int]:
+        """Take late rewards that have not arrived as expired; a verdict that comes yet counts."""
+        waiting = [self._entries[gid] for gid in group_ids if gid in self._entries]
+        unready = [entry for entry in waiting if not self._is_rewarded(entry)]
+        for entry in waiting:
+            entry.settled_RGS[self._late_R] = True
+        return self._revise([entry.group.group_id for entry in unready])
 
     def draw_fresh(self, policy_version: int, num_groups: int) -> list[RolloutGroup] | None:
         """`num_groups` groups for the generator, oldest first; None when there are too few."""
@@ -113,15 +181,20 @@ class ReplayBuffer:
         return [entry.group for entry in drawn]
 
     def draw_rewarded(self, policy_version: int, num_groups: int) -> list[RewardedGroup] | None:
-        """`num_groups` rewarded groups for the surrogate, youngest first; None when too few."""
+        """`num_groups` rewarded groups for the surrogate; None when too few.
+
+        Groups that people labelled go first, since they are few; then the youngest.
+        """
         ready = [e for e in self._entries.values() if self._is_trainable(e, policy_version)]
         if len(ready) < num_groups:
             return None
-        youngest = sorted(ready, key=lambda e: (-e.group.policy_version, e.group.group_id))
-        drawn = sorted(youngest[:num_groups], key=lambda e: e.group.group_id)
+        ready.sort(
+            key=lambda e: (not self._is_labelled(e), -e.group.policy_version, e.group.group_id)
+        )
+        drawn = sorted(ready[:num_groups], key=lambda e: e.group.group_id)
         for entry in drawn:
             entry.trained_revision = entry.revision
-        return [self._rewarded(entry) for entry in drawn]
+        return [self._rewarded(entry, policy_version) for entry in drawn]
 
     def evict(self, policy_version: int) -> int:
         """Drop groups that neither reader may draw from now on; gives how many left."""
@@ -136,14 +209,23 @@ class ReplayBuffer:
         return len(gone)
 
     def num_ready(self, policy_version: int) -> dict[str, int]:
-        """Groups held, and those that each reader could draw now; also bytes of latents."""
+        """Groups held, and those that each reader could draw now; also bytes of latents.
+
+        Where there are late rewards also `pending`, groups that lack nothing else, and `labelled`,
+        groups that the surrogate could draw and people labelled.
+        """
         entries = self._entries.values()
-        return {
+        trainable = [e for e in entries if self._is_trainable(e, policy_version)]
+        ready = {
             "held": len(self._entries),
             "fresh": sum(self._is_fresh(e, policy_version) for e in entries),
-            "rewarded": sum(self._is_trainable(e, policy_version) for e in entries),
+            "rewarded": len(trainable),
             "bytes": sum(e.group.num_bytes for e in entries),
         }
+        if self.late.names:
+            ready["pending"] = sum(self._lacks_late_only(e) for e in entries)
+            ready["labelled"] = sum(self._is_labelled(e) for e in trainable)
+        return ready
 
     def _staleness(self, entry: _Entry, policy_version: int) -> int:
         return policy_version - entry.group.policy_version
@@ -152,18 +234,63 @@ class ReplayBuffer:
         young = self._staleness(entry, policy_version) <= self.config.max_staleness_generator
         return young and entry.num_draws < self.config.max_reuse
 
+    def _is_rewarded(self, entry: _Entry) -> bool:
+        """Whether every reward has spoken that it waits for; without a value there is none."""
+        if not self.late.names or entry.waits:
+            return bool(entry.settled_RGS.all()) and self._has_value(entry)
+        return bool(entry.settled_RGS[~self._late_R].all()) and self._has_value(entry)
+
+    def _has_value(self, entry: _Entry) -> bool:
+        # Without late rewards a group that failed whole is drawn, and counted as without signal.
+        return not self.late.names or not bool(entry.rewards_RGS.isnan().all())
+
+    def _is_labelled(self, entry: _Entry) -> bool:
+        """Whether people have given it a value."""
+        return bool(self.late.names) and not bool(entry.rewards_RGS[self._late_R].isnan().all())
+
+    def _lacks_late_only(self, entry: _Entry) -> bool:
+        settled_R = entry.settled_RGS.flatten(1).all(1)
+        return bool(settled_R[~self._late_R].all()) and not bool(settled_R[self._late_R].all())
+
+    def _is_young(self, entry: _Entry, policy_version: int) -> bool:
+        """Whether the surrogate may draw it at this age."""
+        staleness, config = self._staleness(entry, policy_version), self.config
+        if staleness <= config.max_staleness_surrogate:
+            return True
+        return self._is_labelled(entry) and self._may_be_labelled(staleness)
+
+    def _may_be_labelled(self, staleness: int) -> bool:
+        limit = self.config.max_staleness_labelled
+        return limit is None or staleness <= limit
+
     def _is_trainable(self, entry: _Entry, policy_version: int) -> bool:
-        young = self._staleness(entry, policy_version) <= self.config.max_staleness_surrogate
-        return young and entry.rewarded and entry.trained_revision < entry.revision
+        return entry.trained_revision < entry.revision and self._is_young(entry, policy_version)
 
     def _is_finished(self, entry: _Entry, policy_version: int) -> bool:
-        """Whether the surrogate has trained on it, or has lost the right to."""
-        too_old = self._staleness(entry, policy_version) > self.config.max_staleness_surrogate
+        """Whether the surrogate has trained on it, or has lost the right to, for good."""
+        if self._may_change(entry) and self._may_be_labelled(
+            self._staleness(entry, policy_version)
+        ):
+            return False
+        too_old = not self._is_young(entry, policy_version)
         return too_old or 0 < entry.revision == entry.trained_revision
+
+    def _may_change(self, entry: _Entry) -> bool:
+        """Whether people may still say something of it."""
+        revisable = self.late.revisable and self._is_labelled(entry)
+        return revisable or self._lacks_late_only(entry)
+
+    def _claim(self, group_id: int) -> tuple[bool, int]:
+        """What a full buffer drops first: groups that all have used, then the oldest."""
+        entry = self._entries[group_id]
+        trained = 0 < entry.revision == entry.trained_revision
+        used = trained and entry.num_draws >= self.config.max_reuse
+        kept_for_revision = used and not self._lacks_late_only(entry) and bool(self.late.names)
+        return not kept_for_revision, group_id
 
     def _drop(self, group_id: int) -> None:
         entry = self._entries.pop(group_id)
-        self.counts.dropped_unrewarded += not entry.rewarded
+        self.counts.dropped_unrewarded += not entry.settled_RGS.all()
         self.counts.dropped_unused += entry.num_draws == 0
 
     def _place(self, entry: _Entry, record: RewardRecord) -> tuple[int, int, int]:
@@ -181,9 +308,12 @@ class ReplayBuffer:
             )
         return self.reward_names.index(record.reward), record.sample, record.slot
 
-    def _rewarded(self, entry: _Entry) -> RewardedGroup:
+    def _rewarded(self, entry: _Entry, policy_version: int) -> RewardedGroup:
         rewards = per_step_rewards(entry.rewards_RGS, self.num_steps)
-        return RewardedGroup(entry.group, rewards, ~rewards.isnan(), entry.revision)
+        weight = 1.0
+        if self._is_labelled(entry):
+            weight = label_weight(self._staleness(entry, policy_version), self.config)
+        return RewardedGroup(entry.group, rewards, ~rewards.isnan(), entry.revision, weight)
 
     def state_dict(self) -> dict[str, Any]:
         """`tensors` (named) and `facts` (JSON-able): everything, exactly."""
@@ -205,6 +335,8 @@ class ReplayBuffer:
                     "metadata": dict(group.prompt.metadata),
                     "policy_version": group.policy_version,
                     "sigmas": list(group.trajectory.sigmas),
+                    "verdicts": list(entry.verdicts_R),
+                    "waits": entry.waits,
                     "revision": entry.revision,
                     "trained_revision": entry.trained_revision,
                     "num_draws": entry.num_draws,
@@ -238,6 +370,8 @@ class ReplayBuffer:
                 group,
                 mine["rewards"].clone(),
                 mine["settled"].clone(),
+                list(fact["verdicts"]),
+                fact["waits"],
                 fact["revision"],
                 fact["trained_revision"],
                 fact["num_draws"],

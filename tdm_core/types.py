@@ -94,6 +94,8 @@ class RewardRecord:
     """A short explanation, or the error."""
     latency_s: float = 0.0
     """Seconds the verdict took."""
+    revision: int = 0
+    """Counts this reward's verdicts on the group: an older one never replaces a newer."""
 
     def __post_init__(self) -> None:
         ready = self.state == "ready"
@@ -116,6 +118,8 @@ class RewardedGroup:
     """(R, G, K) bool."""
     revision: int
     """Counts re-evaluations; a revision is trained on at most once."""
+    weight: float = 1.0
+    """How much it counts beside the other groups of its batch: less for people's old verdicts."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ class RewardedBatch:
     """(N, K) float64, zero where invalid."""
     valid_NK: Tensor
     """(N, K) bool: the sample counts in its group's sum and size."""
+    group_weights: tuple[float, ...]
+    """How much each group counts in the surrogate's mean over groups, in the batch's order."""
     statistics: Mapping[str, float]
     """Reward means, spreads, zero-signal share and the like, for telemetry."""
 

@@ -112,7 +112,10 @@ def fresh(sizes: Sequence[int] = (4, 4), **keywords) -> FreshBatch:
 
 
 def rewarded(
-    batch: FreshBatch, advantages_NK: Tensor | None = None, valid_NK: Tensor | None = None
+    batch: FreshBatch,
+    advantages_NK: Tensor | None = None,
+    valid_NK: Tensor | None = None,
+    weights: Sequence[float] | None = None,
 ) -> RewardedBatch:
     """The batch with advantages, by default random ones of mean zero in each group and column."""
     rows, steps = batch.boundaries_NKCHW.shape[0], len(batch.sigmas) - 1
@@ -123,7 +126,13 @@ def rewarded(
         advantages_NK = torch.cat([part - part.mean(0) for part in parts])
     if valid_NK is None:
         valid_NK = torch.ones((rows, steps), dtype=torch.bool)
-    return RewardedBatch(batch, advantages_NK * valid_NK, valid_NK, {})
+    return RewardedBatch(
+        batch,
+        advantages_NK * valid_NK,
+        valid_NK,
+        tuple(weights or (1.0,) * len(batch.group_ids)),
+        {},
+    )
 
 
 def algorithm(**changes) -> AlgorithmConfig:

@@ -2,9 +2,10 @@
 
     D_i = mean_el (u_i - v_phi)^2,   S_g = (beta/G) sum_i A_i (D_i - Dref_i)
     loss = mean_g softplus(S_g) / beta, whose gradient is that of mean_i sg[sigmoid(S_g)] A_i D_i
-The second form is what is computed. All samples of a group share tau and noise, without which S_g
-is the noise of the draw. A row is frozen (its D detached, still counted in S_g) where the surrogate
-has already moved far enough: rule (a) against its EMA, rule (b) against the teacher.
+The second form is what is computed. Groups are weighted in the mean: one that people judged long
+after it was made counts less. All samples of a group share tau and noise, without which S_g is the
+noise of the draw. A row is frozen (its D detached, still counted in S_g) where the surrogate has
+already moved far enough: rule (a) against its EMA, rule (b) against the teacher.
 
 Deviations from the paper: 1. clips, regulariser and slot weight are the authors' code; 2. M of rule
 (b) is reduced over ranks; 3. in `relative` scale both rules are in units of the teacher's mean
@@ -40,7 +41,7 @@ class Preference:
     group_size: Tensor
     """Valid members of the row's group, over all ranks; at least 1."""
     weight: Tensor
-    """Mean over groups, then over valid members; zero where invalid."""
+    """Mean over groups (weighted), then over valid members; zero where invalid."""
 
 
 def group_sums(preference: Preference, difference: Tensor, num_groups: int, beta: float) -> Tensor:
@@ -135,11 +136,14 @@ def preference_of(p: Pass, batch: RewardedBatch, slot: int, like: Tensor) -> Pre
     group_size = counts[everyone[p.rows_N]].clamp(min=1)
     listed = torch.tensor(p.group_sizes, dtype=torch.float64)[p.group_N]
     mine = valid[p.rows_N]
+    weights = torch.tensor(batch.group_weights, dtype=torch.float64)
+    # Exactly 1 in every group where all weigh alike.
+    share = (weights * len(weights) / weights.sum())[everyone[p.rows_N]]
     return Preference(
         advantage=(batch.advantages_NK[p.rows_N, slot] * mine).to(like),
         group=p.group_N.to(like.device),
         group_size=group_size.to(like),
-        weight=(p.weight_N * listed / group_size * mine).to(like),
+        weight=(p.weight_N * listed / group_size * mine * share).to(like),
     )
 
 

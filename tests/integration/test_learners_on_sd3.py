@@ -60,7 +60,8 @@ def random_batch(config: RunConfig, backbone: Backbone) -> RewardedBatch:
         policy_versions=(0,) * num_groups,
     )
     advantages = torch.tensor([1.0, -1.0, 0.0]).double().repeat(num_groups)[:, None].expand(-1, 4)
-    return RewardedBatch(fresh, advantages, torch.ones(rows, 4, dtype=torch.bool), {})
+    valid = torch.ones(rows, 4, dtype=torch.bool)
+    return RewardedBatch(fresh, advantages, valid, (1.0,) * num_groups, {})
 
 
 def train(config: RunConfig, steps: int = 2) -> Learners:

@@ -1,5 +1,6 @@
 """From rewards to advantages: hand values, invariances, and everything that may be missing."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -250,7 +251,39 @@ def test_a_restored_normaliser_goes_on_identically(combination):
 def test_a_column_without_pairs_has_no_spread():
     spread = RollingSpread(4)
     spread.add(torch.zeros(3, 1, dtype=torch.float64), torch.tensor([[True], [False], [False]]))
-    assert spread.std().tolist() == [0.0]
+    assert spread.std(1).tolist() == [0.0]
+
+
+def test_a_reward_that_few_groups_have_is_remembered_over_as_many_of_them():
+    """People label one group in three; their spread is of the last two labelled ones."""
+    config = replace(OURS, combination="per_reward_advantage", rolling_groups=2)
+    normaliser = AdvantageNormaliser(config, [1.0, 1.0])
+    absent = [NAN, NAN]
+    normaliser([group([0.0, 4.0], [0.0, 1.0]), group([0.0, 4.0], absent)])
+    normaliser([group([0.0, 4.0], absent)])
+    (found,) = normaliser([group([0.0, 4.0], [0.0, 3.0])])
+    human = math.sqrt((2 * 0.5**2 + 2 * 1.5**2) / 4)
+    assert found.advantages_GK[1, 0].item() == pytest.approx(2 / 2 + 1.5 / human)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1.5, -0.5])
+def test_an_absent_reward_adds_nothing_and_the_weight_of_the_other_stays(weight):
+    config = replace(OURS, combination="per_reward_advantage")
+    normaliser = AdvantageNormaliser(config, [weight, 3.0])
+    with_both, without = normaliser([group([0.0, 1.0], [0.0, 1.0]), group([0.0, 1.0], [NAN, NAN])])
+    alone = AdvantageNormaliser(config, [weight])([group([0.0, 1.0])] * 2)[1]
+    assert torch.allclose(without.advantages_GK, alone.advantages_GK)
+    assert torch.allclose(with_both.advantages_GK, without.advantages_GK * (weight + 3) / weight)
+
+
+@pytest.mark.parametrize("combination", ["weighted_sum", "per_reward_advantage"])
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_a_rewards_own_floor_holds_where_its_spread_is_small(combination, weight):
+    """Posterior means that differ by .02 say little: floored at .1, not blown up to 1."""
+    config = replace(OURS, combination=combination)
+    (found,) = AdvantageNormaliser(config, [weight], [0.1])([group([0.50, 0.52])])
+    unit = 0.1 if combination == "weighted_sum" else 0.1 / weight
+    assert found.advantages_GK[1, 0].item() == pytest.approx(0.01 / unit)
 
 
 rewards_or_missing = st.one_of(

@@ -515,3 +515,39 @@ def test_errors_are_kept_in_single_precision_when_the_network_is_not():
 
     _, metrics = evaluate(one_pass(batch.fresh, algorithm()), batch, half)
     assert metrics["surrogate/error"].dtype == torch.float32
+
+
+def test_group_weights_make_a_weighted_mean_over_groups():
+    """Weights 1 and 1/2: the groups' own losses count 2/3 and 1/3."""
+    batch = fresh((3, 3))
+    config = algorithm(num_groups=2, surrogate=PLAIN_SURROGATE)
+    phi = surrogate()
+    each = []
+    for weights in ((1.0, 1e-12), (1e-12, 1.0)):
+        p = one_pass(batch, config, slot=1)
+        loss, _ = evaluate(p, rewarded(batch, weights=weights), phi)
+        each.append(gradient(loss, phi))
+    p = one_pass(batch, config, slot=1)
+    loss, _ = evaluate(p, rewarded(batch, weights=(0.9, 0.45)), phi)
+    assert torch.allclose(gradient(loss, phi), (2 * each[0] + each[1]) / 3)
+
+
+def test_equal_group_weights_change_no_bit():
+    batch = fresh((3, 5))
+    config = algorithm(num_groups=2, surrogate=PLAIN_SURROGATE)
+    p = one_pass(batch, config, slot=1)
+    plain = preference_of(p, rewarded(batch), 1, like=p.boundaries_NKCHW)
+    weights = p.weight_N.to(p.boundaries_NKCHW)
+    assert torch.equal(plain.weight, weights)
+    halves = preference_of(p, rewarded(batch, weights=(0.5, 0.5)), 1, like=p.boundaries_NKCHW)
+    assert torch.equal(halves.weight, weights)
+
+
+def test_weighted_groups_by_hand():
+    """Groups of 2 and 4 rows, weights 1 and 1/4: shares 4/5 and 1/5, spread over their rows."""
+    batch = fresh((2, 4))
+    p = one_pass(batch, algorithm(num_groups=2, surrogate=PLAIN_SURROGATE), slot=1)
+    found = preference_of(p, rewarded(batch, weights=(1.0, 0.25)), 1, like=p.boundaries_NKCHW)
+    shares = [0.4, 0.4, 0.05, 0.05, 0.05, 0.05]
+    assert (found.weight / found.weight.sum()).tolist() == pytest.approx(shares)
+    assert found.weight.sum().item() == pytest.approx(p.weight_N.sum().item())
