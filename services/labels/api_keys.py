@@ -21,7 +21,7 @@ def create_key(
     name: str,
     role: str,
     now: datetime,
-    actor: str,
+    by: Principal | str,
     scopes: Sequence[str] = (),
     annotator_id: str | None = None,
     days: float | None = DEFAULT_DAYS,
@@ -45,18 +45,18 @@ def create_key(
     )
     session.add(row)
     session.flush()
-    record_audit(session, actor, "key.create", key_id, None, _facts(row), now)
+    record_audit(session, by, "key.create", key_id, None, _facts(row), now)
     return row, text
 
 
-def revoke_key(session: Session, row: ApiKey, now: datetime, actor: str) -> None:
+def revoke_key(session: Session, row: ApiKey, now: datetime, by: Principal | str) -> None:
     """From the commit on nobody can use it; revoking twice keeps the first time."""
     if row.revoked_at is not None:
         return
     before = _facts(row)
     row.revoked_at = now
     row.revision += 1
-    record_audit(session, actor, "key.revoke", row.id, before, _facts(row), now)
+    record_audit(session, by, "key.revoke", row.id, before, _facts(row), now)
 
 
 def any_live_key(session: Session, now: datetime) -> bool:

@@ -4,16 +4,21 @@ Every route under /api/v1 is closed: a router with a route that names no `requir
 here, and `Authentication` turns strangers away before a route is looked for.
 """
 
+import secrets
+from pathlib import Path
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 
 from services.labels.answers import KeptAnswers
 from services.labels.authentication import Directory
+from services.labels.background import Task, keep_house, running
 from services.labels.metrics import observe_request
-from services.labels.routes import keys, system
+from services.labels.routes import annotators, audit, keys, sessions, system
 from services.labels.settings import Settings
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
+from services.run_store.files import write_whole
 from services.web import problems
 from services.web.auth import Authentication, allowed_of
 from services.web.clock import Clock, utc_now
@@ -26,10 +31,17 @@ API = "/api/v1"
 OPEN_ROUTES = frozenset({("POST", f"{API}/session"), ("GET", f"{API}/openapi.json")})
 """All that a stranger may ask of the API: to log in with an invite, and what there is to ask."""
 
-API_ROUTERS: tuple[APIRouter, ...] = (keys.router,)
+API_ROUTERS: tuple[APIRouter, ...] = (
+    annotators.router,
+    audit.router,
+    keys.router,
+    sessions.router,
+)
 """Routers under /api/v1, one file a resource."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = (system.router,)
 """Routers at the root: pages, health, metrics. They are open and must tell strangers nothing."""
+TASKS: tuple[Task, ...] = (keep_house,)
+"""What runs beside the requests."""
 
 
 def create_app(
@@ -45,6 +57,7 @@ def create_app(
         docs_url=None,  # They load scripts from elsewhere.
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lambda app: running(app, TASKS),
     )
     state = app.state
     state.settings = settings
@@ -74,10 +87,11 @@ def _surround(app: FastAPI, settings: Settings, clock: Clock) -> None:
 
     app.add_middleware(
         Authentication,
-        authenticate=Directory(app.state.database, clock),
+        authenticate=Directory(app.state.database, clock, app.state.limiter),
         prefix=f"{API}/",
         open_routes=OPEN_ROUTES,
         allowed_origins=settings.allowed_origins,
+        ip_salt=_ip_salt(settings.data_dir),
     )
     app.add_middleware(
         Doorkeeper,
@@ -98,3 +112,12 @@ def _check_closed(router: APIRouter) -> None:
             addresses = {(method, API + route.path) for method in route.methods or ()}
             is_closed = addresses <= OPEN_ROUTES or allowed_of(route) is not None
             assert is_closed, f"{sorted(addresses)} lacks require(...)"
+
+
+def _ip_salt(data_dir: Path) -> bytes:
+    """Keys the hashes of addresses; without it anybody could try all addresses of the internet."""
+    path = data_dir / "ip-salt"
+    if not path.exists():
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # People's labels: nobody else's.
+        write_whole(path, secrets.token_bytes(32), durable=True)
+    return path.read_bytes()

@@ -15,6 +15,7 @@ from services.labels.store.tables import Annotator
 from services.web.auth import Credentials, Principal
 from services.web.clock import Clock
 from services.web.keys import parse_key
+from services.web.limits import RateLimiter
 from services.web.problems import Problem, unavailable
 
 _log = logging.getLogger(__name__)
@@ -23,9 +24,10 @@ _log = logging.getLogger(__name__)
 class Directory:
     """`services.web.auth.Authenticate` over the database."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, limiter: RateLimiter) -> None:
         self._database = database
         self._clock = clock
+        self._limiter = limiter
         self._touching: dict[str, asyncio.Task[Any]] = {}
 
     async def __call__(self, credentials: Credentials) -> Principal | None:
@@ -38,6 +40,8 @@ class Directory:
         if found is None:
             return None
         principal, stale = found
+        if principal.role in ("annotator", "viewer"):
+            self._limiter.take("requests", principal.key_id)
         if stale:
             self._touch(principal, credentials, now)
         return principal

@@ -17,7 +17,7 @@ INVITE_LIFETIME = timedelta(days=7)
 
 
 def create_invite(
-    session: Session, annotator_id: str, role: str, now: datetime, actor: str
+    session: Session, annotator_id: str, role: str, now: datetime, by: Principal | str
 ) -> tuple[Invite, str]:
     """A link's row and its secret, to show once."""
     secret, digest = new_secret(INVITE_PREFIX)
@@ -30,7 +30,7 @@ def create_invite(
     )
     session.add(invite)
     facts = {"role": role, "expires_at": invite.expires_at}
-    record_audit(session, actor, "invite.create", annotator_id, None, facts, now)
+    record_audit(session, by, "invite.create", annotator_id, None, facts, now)
     return invite, secret
 
 

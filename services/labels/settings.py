@@ -34,6 +34,10 @@ class Settings(BaseModel):
 
     lease_seconds: float = Field(120, gt=0)
     """How long a group is somebody's without a heartbeat."""
+    lease_max_seconds: float = Field(3600, gt=0)
+    """How long a group is somebody's with all the heartbeats in the world."""
+    max_leases: int = Field(4, ge=1)
+    """Groups that one person holds at once: the one in work, the next, and what is on its way."""
     gold_rate: float = Field(0.1, ge=0, le=1)
     """Share of assignments that are gold groups."""
     overlap_rate: float = Field(0.1, ge=0, le=1)
@@ -46,6 +50,8 @@ class Settings(BaseModel):
     """Share of images with a label that makes a group ready at its deadline."""
     k: float = Field(2.0, gt=0)
     """Weight of the prior in votes (k and k_g of the posterior)."""
+    proxy_reward: str = ""
+    """Automatic reward that, fitted to the labels, is the prior of its images; none if empty."""
     base_rate_window: int = Field(2000, ge=1)
     """Newest labels of a run that its like-rate is of."""
     std_window_groups: int = Field(64, ge=1)
@@ -65,7 +71,7 @@ class Settings(BaseModel):
         "login": Rate(num=5, per_s=60),
         "claim": Rate(num=2, per_s=1),
         "label": Rate(num=20, per_s=1),
-        "read": Rate(num=100, per_s=1),
+        "requests": Rate(num=100, per_s=1),
     }
     """By name; login is by address, the others by key, and only for annotators and viewers."""
     max_streams: int = Field(4, ge=1)

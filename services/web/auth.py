@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request, Security
@@ -31,6 +31,8 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     annotator_id: str | None = None
     csrf_token: str = field(default="", repr=False)
+    ip_sha256: str | None = None
+    """Keyed hash of the address they ask from, for the audit log."""
 
     @property
     def actor(self) -> str:
@@ -102,12 +104,14 @@ class Authentication:
         prefix: str,
         open_routes: frozenset[tuple[str, str]],
         allowed_origins: tuple[str, ...] = (),
+        ip_salt: bytes = b"",
     ) -> None:
         self.app = app
         self.authenticate = authenticate
         self.prefix = prefix
         self.open_routes = open_routes
         self.allowed_origins = allowed_origins
+        self.ip_salt = ip_salt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(self.prefix):
@@ -125,7 +129,9 @@ class Authentication:
         if principal.kind == "session" and scope["method"] not in SAFE_METHODS:
             self._check_origin(scope, needed=True)
             _check_csrf(scope, principal)
-        return principal
+        host, _ = scope.get("client") or ("", 0)
+        ip_sha256 = hmac.new(self.ip_salt, host.encode(), "sha256").hexdigest()
+        return replace(principal, ip_sha256=ip_sha256)
 
     def _check_origin(self, scope: Scope, needed: bool) -> None:
         headers = Headers(scope=scope)

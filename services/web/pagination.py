@@ -21,7 +21,7 @@ class Page:
     """What part of a list is asked for."""
 
     limit: int = 50
-    after: tuple[datetime, str] | None = None
+    after: tuple[datetime, str | int] | None = None
     """Time and id of the last row of the page before."""
     count: bool = False
     """Whether the whole number of rows is wanted too."""
@@ -40,6 +40,8 @@ class Page:
     ) -> tuple[list[Any], str | None]:
         if self.after is not None:
             time, last = self.after
+            if not isinstance(last, id.type.python_type):
+                raise invalid_cursor()
             beyond = created_at < time if newest else created_at > time
             tied = and_(created_at == time, id < last if newest else id > last)
             query = query.where(or_(beyond, tied))
@@ -51,22 +53,27 @@ class Page:
         return rows, encode_cursor(getattr(rows[-1], created_at.key), getattr(rows[-1], id.key))
 
 
-def encode_cursor(time: datetime, id: str) -> str:
+def encode_cursor(time: datetime, id: str | int) -> str:
     """An opaque text for the row made then."""
     return base64.urlsafe_b64encode(json.dumps([time.isoformat(), id]).encode()).decode()
 
 
-def decode_cursor(text: str) -> tuple[datetime, str]:
+def decode_cursor(text: str) -> tuple[datetime, str | int]:
     """What `encode_cursor` was given; 400 where it never was."""
     try:
         time, id = json.loads(base64.urlsafe_b64decode(text.encode()))
         found = datetime.fromisoformat(time)
-        if found.tzinfo is None or not isinstance(id, str):
+        if found.tzinfo is None or type(id) not in (str, int):
             raise ValueError("no zone, or no id")
     except (ValueError, TypeError, binascii.Error) as error:
-        detail = "pass next_cursor of the page before as it is, or none for the first page"
-        raise Problem(400, "cursor-invalid", "Not a cursor of ours", detail) from error
+        raise invalid_cursor() from error
     return found, id
+
+
+def invalid_cursor() -> Problem:
+    """400 for a cursor that this list has never given."""
+    detail = "pass next_cursor of the page before as it is, or none for the first page"
+    return Problem(400, "cursor-invalid", "Not a cursor of this list", detail)
 
 
 def _page(

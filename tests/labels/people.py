@@ -1,7 +1,9 @@
 """Who asks the service in tests: keys, people, sessions, and the time they live in."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
+from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from services.labels.api_keys import create_key
@@ -54,3 +56,24 @@ def bearer(key: str, **headers: str) -> dict[str, str]:
     """Headers of a request with this key; `Idempotency_Key="a"` adds Idempotency-Key."""
     extra = {name.replace("_", "-"): value for name, value in headers.items()}
     return {"Authorization": f"Bearer {key}", **extra}
+
+
+def invite(client: TestClient, admin_key: str, role: str = "annotator", name: str = "Bob") -> str:
+    """The secret of a fresh invite for a fresh person."""
+    admin = bearer(admin_key)
+    made = client.post("/api/v1/annotators", json={"name": name}, headers=admin | _fresh())
+    link = client.post(
+        f"{made.headers['location']}/invites", json={"role": role}, headers=admin | _fresh()
+    )
+    return link.json()["url"].partition("#invite=")[2]
+
+
+def log_in(client: TestClient, admin_key: str, role: str = "annotator", name: str = "Bob") -> str:
+    """Make `client` the browser of a fresh person; the CSRF token of the session."""
+    link = invite(client, admin_key, role, name)
+    answer = client.post("/api/v1/session", json={"invite": link}, headers={"Origin": BASE_URL})
+    return answer.json()["csrf_token"]
+
+
+def _fresh() -> dict[str, str]:
+    return {"Idempotency-Key": uuid4().hex}

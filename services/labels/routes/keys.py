@@ -37,7 +37,7 @@ async def create(
                 body.name,
                 body.role,
                 now,
-                principal.actor,
+                principal,
                 body.scopes,
                 body.annotator_id,
                 body.expires_in_days,
@@ -80,7 +80,7 @@ async def revoke(
     def operation(session: Session) -> Response:
         row = _find(session, key_id)
         etags.require_match(request, row.revision)
-        revoke_key(session, row, now, principal.actor)
+        revoke_key(session, row, now, principal)
         return answer(None, 204)
 
     return await request.app.state.database.write(operation)

@@ -1,0 +1,162 @@
+"""From a group's labels to its posterior, its state and its reward message; formulas are in
+`tdm_core.label_posterior`.
+
+    open -> ready      every image has `overlap` answers; or at the deadline, with coverage and
+                       contrast
+    open -> expired    over without enough votes; later ones may still make it ready, late
+    ready -> consumed  acknowledged by the trainer (reward_queue); amended labels may revise it
+A skipped image is answered and has no vote. People whose votes do not count answer nothing.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from math import log2
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from services.labels import rewards
+from services.labels.group_rows import LoadedGroup, core, groups_by_id
+from services.labels.run_prior import RunPrior, run_prior
+from services.labels.store.tables import DueRefresh, Group, Label
+from tdm_core.label_posterior import (
+    GroupPosterior,
+    group_posterior,
+    no_contrast_probability,
+    tally,
+)
+
+if TYPE_CHECKING:
+    from services.labels.settings import Settings
+
+FRESHNESS = 4
+"""Policy versions after which an unlabelled group is worth half."""
+SMALLEST_CONTRAST = 1e-6
+
+_groups = core(Group)
+
+
+def refresh(
+    session: Session, group_ids: Iterable[str], now: datetime, settings: "Settings"
+) -> None:
+    """Make the aggregates of these groups again, and send what follows from them."""
+    for group in groups_by_id(session, group_ids).values():
+        prior = run_prior(session, group.row, group.row.rate_seq, settings)
+        settle(session, group, prior, now, settings)
+
+
+def give_up(
+    session: Session, group_ids: Iterable[str], state: str, now: datetime, settings: "Settings"
+) -> None:
+    """End open groups now: ready if their votes are enough, else `state` (expired or retired)."""
+    for group in groups_by_id(session, group_ids).values():
+        prior = run_prior(session, group.row, group.row.rate_seq, settings)
+        settle(session, group, prior, now, settings, over=state)
+
+
+def settle(
+    session: Session,
+    group: LoadedGroup,
+    prior: RunPrior,
+    now: datetime,
+    settings: "Settings",
+    over: str | None = None,
+) -> str:
+    """Write a loaded group's aggregate and state, and its reward message where due; the state."""
+    row = group.row
+    if row.is_gold:  # makes no reward, ever
+        return row.state
+    posterior = posterior_of(group, prior, settings)
+    state = next_state(group, posterior, over, now, settings)
+    changes: dict[str, Any] = {
+        "aggregate": posterior.as_json(),
+        "num_labels": sum(v.label["retracted_at"] is None for v in group.votes.values()),
+        "order_weight": order_weight(posterior.mu, row.policy_version),
+        "state": state,
+    }
+    if state == "ready" != row.state:
+        changes["ready_at"] = now
+    if rewards.is_due(session, group, state, posterior, settings):
+        changes["reward_revision"] = row.reward_revision + 1
+        rewards.send(session, group, state, posterior, now)
+    session.execute(update(_groups).where(_groups.c.id == row.id).values(changes))
+    return state
+
+
+def posterior_of(group: LoadedGroup, prior: RunPrior, settings: "Settings") -> GroupPosterior:
+    """The posterior of every image, in the order of their index."""
+    votes: dict[str, list[tuple[str, float]]] = {image.image_id: [] for image in group.images}
+    for vote in group.votes.values():
+        if vote.label["retracted_at"] is None:
+            votes[vote.label["image_id"]].append((vote.label["value"], vote.weight))
+    scores = group.row.auto_rewards.get(settings.proxy_reward)
+    return group_posterior(
+        [tally(pairs) for pairs in votes.values()],
+        prior.m0,
+        k=prior.k,
+        priors=prior.priors(scores),
+    )
+
+
+def next_state(
+    group: LoadedGroup,
+    posterior: GroupPosterior,
+    over: str | None,
+    now: datetime,
+    settings: "Settings",
+) -> str:
+    """Where a group that is not gold goes from its state; `over` ends an open one as that."""
+    row = group.row
+    if row.state in ("ready", "consumed"):
+        return row.state
+    enough = posterior.coverage == 1 or (
+        posterior.coverage >= settings.coverage_min and posterior.contrast
+    )
+    if row.state == "open":
+        late = row.deadline_at is not None and row.deadline_at <= now
+        if not (over or late or is_answered(group)):
+            return "open"
+        return "ready" if enough else over or "expired"
+    # Expired or retired: what was still on its way may make it worth having.
+    return "ready" if enough and rewards.is_fresh(row, settings) else row.state
+
+
+def is_answered(group: LoadedGroup) -> bool:
+    """Whether every image has as many answers, of people who count, as were asked for."""
+    answers = Counter(image_id for (image_id, _), vote in group.votes.items() if vote.weight > 0)
+    return all(answers[image.image_id] >= group.row.overlap for image in group.images)
+
+
+def order_weight(mu: Collection[float], policy_version: int) -> float:
+    """log2 of (1 - P0) 2^(version / 4): larger is labelled first.
+
+    The run's newest version is left out, since it is the same for all its groups; who compares
+    runs subtracts it, over 4.
+    """
+    contrast = max(1 - no_contrast_probability(list(mu)), SMALLEST_CONTRAST)
+    return log2(contrast) + policy_version / FRESHNESS
+
+
+def refresh_later(session: Session, annotator_id: str) -> None:
+    """Mark every group that a person has labelled: their votes began or ceased to count."""
+    due = core(DueRefresh)
+    labelled = (
+        select(Label.group_id)
+        .where(Label.annotator_id == annotator_id, ~Label.is_gold)
+        .where(Label.group_id.not_in(select(due.c.group_id)))
+        .distinct()
+    )
+    session.execute(insert(due).from_select(["group_id"], labelled))
+
+
+def refresh_due(session: Session, now: datetime, settings: "Settings", limit: int = 64) -> int:
+    """Refresh up to `limit` marked groups; how many there were."""
+    due = core(DueRefresh)
+    query = select(due.c.group_id).limit(limit).with_for_update(skip_locked=True)
+    ids = list(session.scalars(query))
+    if ids:
+        refresh(session, ids, now, settings)
+        session.execute(delete(due).where(due.c.group_id.in_(ids)))
+    return len(ids)

@@ -1,0 +1,171 @@
+"""Images in and out: checked by decoding, kept without loss and without metadata, served by digest.
+
+A picture is named by the SHA-256 of the bytes that were sent. What is kept is its pixels, encoded
+anew: a PNG of full size and WebPs of at most 512 and 256 pixels a side, made once, before the
+answer. So nothing of the sender's file but its pixels is ever served.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image as Pillow
+from PIL import ImageOps
+from sqlalchemy import ColumnElement, and_, exists, or_, select, true
+from sqlalchemy.orm import Session
+
+from services.labels.store.tables import Assignment, GroupImage, Image, Label
+from services.run_store.files import write_whole
+from services.web.auth import Principal
+from services.web.problems import Problem
+
+FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+SIZES = {"orig": "image/png", "512": "image/webp", "256": "image/webp"}
+"""What can be asked for, and what is served."""
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, OverflowError)
+"""What Pillow's decoders raise at bytes that are no picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A checked image, encoded anew in every size."""
+
+    sha256: str
+    media_type: str
+    """Of the bytes that were sent."""
+    width: int
+    height: int
+    num_bytes: int
+    files: dict[str, bytes]
+    """Size to content."""
+
+
+class ImageFolder:
+    """`sha256/ab/<digest>.<size>`: written whole and to the disk before anybody is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, picture: Picture) -> None:
+        """Write every size."""
+        for size, content in picture.files.items():
+            path = self.path(picture.sha256, size)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content, durable=True)
+
+    def path(self, sha256: str, size: str) -> Path:
+        """Where a size lies or would lie; of a digest that has been checked."""
+        assert len(sha256) == 64
+        assert sha256.isalnum()
+        assert size in SIZES
+        return self._folder / "sha256" / sha256[:2] / f"{sha256}.{size}"
+
+
+def read_picture(content: bytes, sha256: str, max_pixels: int) -> Picture:
+    """Check and encode an upload. 422 where the digest is another's, or it cannot be decoded; 415
+    where it is no PNG, JPEG or WebP; 413 beyond `max_pixels`."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        detail = f"the body's SHA-256 is {found}; PUT it there, or send the whole file"
+        raise Problem(422, "digest-mismatch", "The digest does not fit", detail)
+    if not content.startswith(SIGNATURES):
+        raise _unsupported()
+    try:
+        with Pillow.open(io.BytesIO(content), formats=list(FORMATS)) as image:
+            return _picture(image, content, sha256, max_pixels)
+    except Pillow.UnidentifiedImageError as error:
+        raise _unsupported() from error
+    except Pillow.DecompressionBombError as error:  # far beyond any bound of ours
+        raise _too_large(str(error)) from error
+    except UNREADABLE as error:
+        detail = f"it starts like an image but cannot be decoded ({error}); send it again"
+        raise Problem(422, "image-unreadable", "The image cannot be read", detail) from error
+
+
+def store(session: Session, picture: Picture, key_id: str, now: datetime) -> tuple[Image, bool]:
+    """Note a picture whose files are written: (image, whether it is new)."""
+    found = session.get(Image, picture.sha256)
+    if found is not None and found.removed_at is None:
+        return found, False
+    image = found or Image(sha256=picture.sha256, created_at=now, key_id=key_id)
+    for name in ("media_type", "width", "height", "num_bytes"):
+        setattr(image, name, getattr(picture, name))
+    image.removed_at = None
+    session.add(image)
+    session.flush()
+    return image, True
+
+
+def find(session: Session, sha256: str) -> Image | None:
+    """An image that is here, whoever may see it."""
+    image = session.get(Image, sha256)
+    return image if image is not None and image.removed_at is None else None
+
+
+def seen_by(session: Session, sha256: str, principal: Principal, now: datetime) -> Image:
+    """An image of a group that this caller may see: 404 for all others, 410 where it was removed.
+
+    A person sees what is leased to them or was labelled by them; other roles see every group.
+    """
+    shown: ColumnElement[bool] = true()
+    if principal.role == "annotator":
+        theirs = Assignment.annotator_id == principal.annotator_id
+        live = and_(Assignment.state == "live", Assignment.expires_at > now)
+        leased = (
+            exists()
+            .where(Assignment.group_id == GroupImage.group_id, theirs)
+            .where(or_(live, Assignment.state == "submitted"))
+        )
+        labelled = exists().where(
+            Label.group_id == GroupImage.group_id, Label.annotator_id == principal.annotator_id
+        )
+        shown = or_(leased, labelled)
+    linked = exists().where(GroupImage.sha256 == Image.sha256).where(shown)
+    image = session.scalar(select(Image).where(Image.sha256 == sha256, linked))
+    if image is None:
+        raise Problem(404, "not-found", "Not found", f"there is no image {sha256} for you")
+    if image.removed_at is not None:
+        detail = f"image {sha256} was removed on {image.removed_at.date()}"
+        raise Problem(410, "image-removed", "The image was removed", detail)
+    return image
+
+
+def _picture(image: Pillow.Image, content: bytes, sha256: str, max_pixels: int) -> Picture:
+    media_type = FORMATS[image.format or ""]
+    # The header alone has been read: nothing is decoded that is too large.
+    if image.width * image.height > max_pixels:
+        raise _too_large(f"it has {image.width} x {image.height} pixels")
+    if getattr(image, "n_frames", 1) > 1:
+        detail = "it is animated; send one frame"
+        raise Problem(422, "image-animated", "The image is animated", detail)
+    if image.mode.startswith(("I", "F")):
+        detail = f"its pixels are of mode {image.mode}; send 8 bits a channel"
+        raise Problem(422, "image-depth", "Too many bits a channel", detail)
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    pixels = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    pixels.info = {}  # or the encoders would keep a profile
+    files = {"orig": _encode(pixels, "PNG", compress_level=2)}
+    for size in ("512", "256"):
+        pixels.thumbnail((int(size), int(size)), Pillow.Resampling.LANCZOS)
+        files[size] = _encode(pixels, "WEBP", quality=90, method=2)
+    return Picture(sha256, media_type, upright.width, upright.height, len(content), files)
+
+
+def _encode(image: Pillow.Image, format: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _unsupported() -> Problem:
+    detail = "the body is no PNG, JPEG or WebP image, whatever its Content-Type says"
+    return Problem(415, "image-type", "Not an image of a kind we take", detail)
+
+
+def _too_large(what: str) -> Problem:
+    detail = f"{what}; see the settings max_image_bytes and max_image_pixels, and send less"
+    return Problem(413, "image-too-large", "The image is too large", detail)

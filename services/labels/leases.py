@@ -1,0 +1,238 @@
+"""Leases: a whole prompt group to one person for a while, proven by a token (a fence).
+
+    live -> submitted | released | skipped | expired
+The token is fresh at every grant. Work that comes when the lease is lost is taken while nobody has
+the place; if somebody has, it goes back to its sender (409 `lease-lost`), never silently away.
+"""
+
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from services.labels.aggregation import give_up
+from services.labels.claiming import draw, has_free_slot, next_group
+from services.labels.group_rows import core
+from services.labels.labelling import Recorded, Verdict, record
+from services.labels.people import by_id
+from services.labels.store.tables import Assignment, Group, GroupImage, Label
+from services.web.ids import new_id
+from services.web.problems import Problem
+
+if TYPE_CHECKING:
+    from services.labels.settings import Settings
+
+
+class LeaseLost(Problem):
+    """409, with the work that was not taken."""
+
+    def __init__(self, assignment: Assignment, why: str, work: Sequence[Any] = ()) -> None:
+        detail = f"assignment {assignment.id} {why}; claim again with POST /assignments"
+        super().__init__(409, "lease-lost", "The lease is lost", detail)
+        self.work = tuple(work)
+
+
+def claim(
+    session: Session,
+    annotator_id: str,
+    question_id: str | None,
+    now: datetime,
+    settings: "Settings",
+    holding: Collection[str] = (),
+) -> tuple[Assignment, bool] | None:
+    """Lease a group: (lease, whether it is new). A live lease of this person comes again, unless
+    its id is in `holding`: then they want one more. None where there is nothing to give."""
+    by_id(session, annotator_id)
+    live = [lease for lease in _leases_of(session, annotator_id) if lease.expires_at > now]
+    for lease in live:
+        if lease.id not in holding:
+            return lease, False
+    if len(live) >= settings.max_leases:
+        return None
+    id = new_id(now)
+    group_id = next_group(session, annotator_id, question_id, id, now, settings)
+    if group_id is None:
+        return None
+    return _grant(session, id, group_id, annotator_id, now, settings), True
+
+
+def own(session: Session, assignment_id: str, annotator_id: str | None) -> Assignment:
+    """404 where it is not theirs; else the lease, with the group's row locked before it is read."""
+    query = select(Assignment.group_id).where(
+        Assignment.id == assignment_id, Assignment.annotator_id == annotator_id
+    )
+    group_id = session.scalar(query)
+    if group_id is None:
+        raise Problem(404, "not-found", "Not found", f"you have no assignment {assignment_id}")
+    session.execute(select(Group.id).where(Group.id == group_id).with_for_update())
+    return session.get_one(Assignment, assignment_id)
+
+
+def heartbeat(
+    session: Session, assignment: Assignment, token: str, now: datetime, settings: "Settings"
+) -> Assignment:
+    """Prolong a live lease from now on, within `lease_max_seconds` of its grant."""
+    if token != assignment.token or not is_live(assignment, now):
+        raise LeaseLost(assignment, _why(assignment, token))
+    last = assignment.granted_at + timedelta(seconds=settings.lease_max_seconds)
+    wanted = now + timedelta(seconds=settings.lease_seconds)
+    assignment.expires_at = max(assignment.expires_at, min(wanted, last))
+    session.flush()
+    return assignment
+
+
+def submit(
+    session: Session,
+    assignment: Assignment,
+    token: str,
+    verdicts: Sequence[Verdict],
+    final: bool,
+    now: datetime,
+    settings: "Settings",
+) -> list[Recorded]:
+    """Store verdicts on a leased group; `final` ends the lease and wants an answer on every image.
+    All are stored or none."""
+    if not secrets.compare_digest(token, assignment.token):
+        raise LeaseLost(assignment, _why(assignment, token), verdicts)
+    for verdict in verdicts:
+        if verdict.image_id not in assignment.positions:
+            detail = f"image {verdict.image_id} is not of assignment {assignment.id}"
+            raise Problem(422, "image-unknown", "Unknown image", detail)
+    if assignment.state != "submitted" and not is_live(assignment, now):
+        _reenter(session, assignment, verdicts, now, settings)
+    if final and assignment.state != "submitted":
+        assignment.state, assignment.finished_at = "submitted", now
+        session.flush()
+    placed = [replace(v, position=assignment.positions.index(v.image_id)) for v in verdicts]
+    recorded = record(session, placed, "web", now, settings, assignment.id)
+    for result in recorded:
+        if result.problem is not None:
+            raise result.problem
+    if final:
+        _check_complete(session, assignment, {verdict.image_id for verdict in verdicts})
+    return recorded
+
+
+def release(
+    session: Session,
+    assignment: Assignment,
+    reason: str | None,
+    now: datetime,
+    settings: "Settings",
+) -> None:
+    """Give a group back, or skip it for good with a `reason`; `max_skips` of them retire it."""
+    wanted = "skipped" if reason else "released"
+    if assignment.state == wanted or (wanted == "released" and not is_live(assignment, now)):
+        return
+    if assignment.state == "submitted":
+        detail = f"assignment {assignment.id} has been submitted; amend its labels instead"
+        raise Problem(409, "assignment-finished", "The assignment is finished", detail)
+    assignment.state, assignment.reason, assignment.finished_at = wanted, reason, now
+    session.flush()
+    if wanted == "skipped":
+        _count_skip(session, assignment.group_id, now, settings)
+
+
+def expire(session: Session, now: datetime) -> int:
+    """Write down which leases have run out; how many there were."""
+    leases = core(Assignment)
+    over = (leases.c.state == "live", leases.c.expires_at <= now)
+    ended = update(leases).where(*over).values(state="expired", finished_at=now)
+    return session.execute(ended).rowcount  # type: ignore[attr-defined]
+
+
+def is_live(assignment: Assignment, now: datetime) -> bool:
+    """Up to, but not at, its end."""
+    return assignment.state == "live" and assignment.expires_at > now
+
+
+def _leases_of(session: Session, annotator_id: str) -> Sequence[Assignment]:
+    query = select(Assignment).where(
+        Assignment.annotator_id == annotator_id, Assignment.state == "live"
+    )
+    return session.scalars(query.order_by(Assignment.id)).all()
+
+
+def _grant(
+    session: Session,
+    id: str,
+    group_id: str,
+    annotator_id: str,
+    now: datetime,
+    settings: "Settings",
+) -> Assignment:
+    """The lease of a group that is free; its images in an order of its own."""
+    images = session.scalars(select(GroupImage.id).where(GroupImage.group_id == group_id)).all()
+    lease = Assignment(
+        id=id,
+        group_id=group_id,
+        annotator_id=annotator_id,
+        state="live",
+        token=secrets.token_urlsafe(16),
+        positions=sorted(images, key=lambda image: draw("position", id, image)),
+        granted_at=now,
+        expires_at=now + timedelta(seconds=settings.lease_seconds),
+    )
+    session.add(lease)
+    session.flush()
+    return lease
+
+
+def _reenter(
+    session: Session,
+    assignment: Assignment,
+    verdicts: Sequence[Verdict],
+    now: datetime,
+    settings: "Settings",
+) -> None:
+    """Take the place again where nobody else has it. The person's own later lease gives way."""
+    group = session.get_one(Group, assignment.group_id)
+    leases = core(Assignment)
+    later = (
+        leases.c.id != assignment.id,
+        leases.c.group_id == group.id,
+        leases.c.annotator_id == assignment.annotator_id,
+        leases.c.state == "live",
+    )
+    session.execute(update(leases).where(*later).values(state="released", finished_at=now))
+    if not (group.is_gold or has_free_slot(session, group.id, group.overlap, now)):
+        raise LeaseLost(assignment, _why(assignment, assignment.token), verdicts)
+    assignment.state, assignment.finished_at = "live", None
+    assignment.expires_at = now + timedelta(seconds=settings.lease_seconds)
+    session.flush()
+
+
+def _why(assignment: Assignment, token: str) -> str:
+    if token != assignment.token:
+        return "has another lease_token"
+    if assignment.state in ("live", "expired"):
+        return f"ran out at {assignment.expires_at.isoformat()} and others may hold its group"
+    return f"has been {assignment.state}"
+
+
+def _check_complete(session: Session, assignment: Assignment, sent: set[str]) -> None:
+    missing = set(assignment.positions) - sent
+    if missing:
+        of_person = (
+            Label.group_id == assignment.group_id,
+            Label.annotator_id == assignment.annotator_id,
+        )
+        missing -= set(session.scalars(select(Label.image_id).where(*of_person)))
+    if missing:
+        errors = [{"pointer": "#/labels", "detail": f"image {id} is missing"} for id in missing]
+        detail = f"{len(missing)} images have no label; say `skip`, or send `final: false`"
+        raise Problem(422, "labels-incomplete", "Labels are missing", detail, errors)
+
+
+def _count_skip(session: Session, group_id: str, now: datetime, settings: "Settings") -> None:
+    groups = core(Group)
+    one_more = update(groups).where(groups.c.id == group_id, ~groups.c.is_gold)
+    num_skips = session.scalar(
+        one_more.values(num_skips=groups.c.num_skips + 1).returning(groups.c.num_skips)
+    )
+    if num_skips is not None and num_skips >= settings.max_skips:
+        give_up(session, [group_id], "retired", now, settings)

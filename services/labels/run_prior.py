@@ -1,0 +1,73 @@
+"""What a run's labels say before a group has any: its base rate m0, and the prior's strength.
+
+m0 is counted again once the run has labels enough to move it, not at every label: the first fifty
+each count at once, later ones in steps of a fiftieth of the window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from services.labels.group_rows import core, vote_weight
+from services.labels.store.tables import Annotator, Label, Run
+from tdm_core.label_posterior import PRIOR_STRENGTH, Platt, base_rate
+
+if TYPE_CHECKING:
+    from services.labels.settings import Settings
+
+STEPS = 50
+"""Parts of the window after which it is counted again."""
+
+_runs = core(Run)
+
+
+@dataclass(frozen=True)
+class RunPrior:
+    """What the posterior of the run's groups starts from."""
+
+    m0: float
+    k: float = PRIOR_STRENGTH
+    proxy: Platt | None = None
+    """Calibrates the automatic reward that stands in for the group's own prior."""
+
+    def priors(self, scores: Sequence[float | None] | None) -> list[float] | None:
+        """m_i of images with these proxy scores; None where the group's own prior is to be used."""
+        if self.proxy is None or not scores or any(score is None for score in scores):
+            return None
+        return [self.proxy(score) for score in scores if score is not None]
+
+
+def run_prior(session: Session, row: Any, newest_seq: int, settings: "Settings") -> RunPrior:
+    """The prior of a loaded group's run, counted again if labels up to `newest_seq` may move it."""
+    m0 = row.like_rate
+    if newest_seq - row.rate_seq >= max(1, row.rate_labels // STEPS):
+        m0 = recount(session, row.run_id, newest_seq, settings)
+    fitted = row.prior or {}
+    proxy = Platt(fitted["a"], fitted["b"]) if "a" in fitted else None
+    return RunPrior(m0, fitted.get("k", settings.k), proxy)
+
+
+def recount(session: Session, run_id: str, newest_seq: int, settings: "Settings") -> float:
+    """Count m0 over the run's last labels, and write it down."""
+    window = (
+        select(Label.value, vote_weight.label("weight"))
+        .join(Annotator, Annotator.id == Label.annotator_id)
+        .where(Label.run_id == run_id, ~Label.is_gold, Label.retracted_at.is_(None))
+        .order_by(Label.seq.desc())
+        .limit(settings.base_rate_window)
+        .subquery()
+    )
+    counted = select(window.c.value, func.sum(window.c.weight), func.count()).group_by(
+        window.c.value
+    )
+    rows = session.execute(counted).all()
+    m0 = base_rate((value, weight) for value, weight, _ in rows)
+    session.execute(
+        update(_runs)
+        .where(_runs.c.id == run_id)
+        .values(like_rate=m0, rate_labels=sum(count for *_, count in rows), rate_seq=newest_seq)
+    )
+    return m0

@@ -1,0 +1,248 @@
+"""Leases: a whole group to one person, fenced, never lost and never doubled."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from services.labels import leases
+from services.labels.gold import GoldAnswer, mark
+from services.labels.store.tables import Annotator, Assignment
+from services.labels.sweep import sweep
+from services.web.problems import Problem
+from tests.labels.labelling_cases import World, world
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def here() -> Iterator[World]:
+    with world() as made:
+        yield made
+
+
+def claimed(here: World, person: str, **more: object) -> Assignment:
+    lease = here.claim(person, **more)
+    assert lease is not None
+    return lease
+
+
+def test_a_live_lease_comes_again_with_its_token(here: World) -> None:
+    here.group("a")
+    here.group("b")
+    first = claimed(here, "ann")
+    here.wait(119)
+    assert claimed(here, "ann").token == first.token
+    here.wait(1)
+    again = claimed(here, "ann")
+    assert again.id != first.id
+    assert again.token != first.token
+
+
+def test_one_who_holds_a_lease_may_ask_for_the_next_up_to_a_bound(here: World) -> None:
+    here.set(max_leases=2)
+    for name in "abc":
+        here.group(name)
+    first = claimed(here, "ann")
+    second = claimed(here, "ann", holding=[first.id])
+    assert first.group_id != second.group_id
+    assert here.claim("ann", holding=[first.id, second.id]) is None
+
+
+def test_two_people_never_hold_one_group_of_overlap_one(here: World) -> None:
+    here.group("g")
+    claimed(here, "ann")
+    assert here.claim("bob") is None
+    here.wait(120)
+    assert claimed(here, "bob").group_id == "g"
+
+
+def test_a_group_is_never_given_again_to_who_labelled_or_skipped_it(here: World) -> None:
+    here.group("g", overlap=3)
+    lease = claimed(here, "ann")
+    here.submit(lease, "lddl")
+    assert here.claim("ann") is None
+    lease = claimed(here, "bob")
+    own = leases.own(here.session, lease.id, "bob")
+    leases.release(here.session, own, "cannot tell", here.now, here.settings)
+    assert here.claim("bob") is None
+    here.group("pushed", overlap=2)
+    pushed = here.group("other", overlap=2)
+    here.label("ann", pushed, "dddd")
+    assert claimed(here, "ann").group_id == "pushed"
+
+
+def test_three_skips_retire_a_group_and_the_trainer_hears_of_it(here: World) -> None:
+    here.group("g")
+    for person in ("ann", "bob", "cem"):
+        assert here.state("g").state == "open"
+        own = leases.own(here.session, claimed(here, person).id, person)
+        leases.release(here.session, own, "broken image", here.now, here.settings)
+    assert here.state("g").state == "retired"
+    (message,) = here.messages("g")
+    assert (message.payload["state"], message.reason) == ("expired", "retired")
+
+
+def test_a_released_group_returns_to_the_pool_and_to_the_same_person(here: World) -> None:
+    here.group("g")
+    own = leases.own(here.session, claimed(here, "ann").id, "ann")
+    leases.release(here.session, own, None, here.now, here.settings)
+    leases.release(here.session, own, None, here.now, here.settings)
+    assert claimed(here, "ann").group_id == "g"
+
+
+def test_started_groups_come_first_then_priority_then_contrast_and_freshness(here: World) -> None:
+    here.group("stale", policy_version=0)
+    here.group("fresh", policy_version=8)
+    here.group("urgent", policy_version=0, priority=1)
+    started = here.group("started", policy_version=0)
+    here.label("somebody", started[:1], "l")
+    order = [claimed(here, f"person {n}").group_id for n in range(4)]
+    assert order == ["started", "urgent", "fresh", "stale"]
+
+
+def test_a_heartbeat_prolongs_until_the_lease_is_over(here: World) -> None:
+    here.set(lease_max_seconds=300)
+    here.group("g")
+    lease = claimed(here, "ann")
+    for _ in range(4):
+        here.wait(100)
+        if here.now < lease.granted_at.replace(minute=5):
+            own = leases.own(here.session, lease.id, "ann")
+            leases.heartbeat(here.session, own, lease.token, here.now, here.settings)
+    assert (lease.expires_at - lease.granted_at).total_seconds() == 300
+    with pytest.raises(leases.LeaseLost):
+        leases.heartbeat(here.session, lease, lease.token, here.now, here.settings)
+
+
+@pytest.mark.parametrize(("seconds", "live"), [(119.999999, True), (120, False), (3720, False)])
+def test_a_lease_ends_at_its_end_to_the_microsecond(
+    here: World, seconds: float, live: bool
+) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    here.wait(seconds)
+    assert leases.is_live(lease, here.now) == live
+    assert (here.claim("bob") is None) == live
+
+
+def test_a_clock_set_back_takes_no_lease_away(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    here.wait(-3600)
+    assert here.claim("bob") is None
+    own = leases.own(here.session, lease.id, "ann")
+    before = own.expires_at
+    leases.heartbeat(here.session, own, lease.token, here.now, here.settings)
+    assert own.expires_at == before
+    here.submit(lease, "lddl")
+    assert here.state("g").state == "ready"
+
+
+def test_work_that_comes_late_is_taken_while_the_place_is_free(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    here.wait(500)
+    sweep(here.session, here.now, here.settings)
+    here.submit(lease, "lddl")
+    assert here.state("g").state == "ready"
+
+
+def test_work_that_comes_when_the_place_is_taken_goes_back_to_its_sender(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    here.wait(120)
+    rival = claimed(here, "bob")
+    with pytest.raises(leases.LeaseLost) as caught:
+        here.submit(lease, "lddl")
+    values = [verdict.value for verdict in caught.value.work]
+    assert values == ["like", "dislike", "dislike", "like"]
+    here.submit(rival, "dddd")
+    assert here.state("g").num_labels == 4
+
+
+def test_ones_own_later_lease_gives_way_to_work_on_the_earlier(here: World) -> None:
+    here.group("g")
+    first = claimed(here, "ann")
+    here.wait(120)
+    second = claimed(here, "ann")
+    assert second.id != first.id
+    here.submit(first, "lddl")
+    here.session.refresh(second)
+    assert second.state == "released"
+    assert here.state("g").num_labels == 4
+
+
+def test_a_wrong_token_is_no_lease(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    own = leases.own(here.session, lease.id, "ann")
+    with pytest.raises(leases.LeaseLost):
+        leases.submit(here.session, own, "guess", [], True, here.now, here.settings)
+    with pytest.raises(Problem, match="404"):
+        leases.own(here.session, lease.id, "bob")
+
+
+def test_partial_work_keeps_the_lease_and_final_wants_every_image(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    here.submit(lease, "l-d-", final=False)
+    assert claimed(here, "ann").id == lease.id
+    with pytest.raises(Problem, match="incomplete"), here.session.begin_nested():
+        here.submit(lease, "-d--")
+    here.submit(lease, "-d-l")
+    assert here.state("g").state == "ready"
+
+
+def test_a_repeated_submit_is_the_same_and_another_value_is_refused(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    assert {result.status for result in here.submit(lease, "lddl")} == {201}
+    assert {result.status for result in here.submit(lease, "lddl")} == {200}
+    with pytest.raises(Problem, match="label-exists"):
+        here.submit(lease, "llll")
+
+
+def test_who_began_and_lost_the_lease_may_finish(here: World) -> None:
+    here.group("g")
+    here.submit(claimed(here, "ann"), "l---", final=False)
+    here.wait(120)
+    lease = claimed(here, "ann")
+    assert lease.group_id == "g"
+    here.submit(lease, "-ddl")
+    assert here.state("g").state == "ready"
+
+
+def test_labels_of_those_below_the_gold_bar_leave_the_place_free(here: World) -> None:
+    here.group("g")
+    here.person("spam")
+    here.session.get_one(Annotator, "spam").weight = 0
+    here.submit(claimed(here, "spam"), "llll")
+    assert here.state("g").state == "open"
+    assert claimed(here, "ann").group_id == "g"
+
+
+def test_gold_is_given_at_its_rate_and_each_once(here: World) -> None:
+    here.set(gold_rate=0.25)
+    for n in range(100):
+        here.group(f"gold {n}", 1)
+        mark(here.session, f"gold {n}", [GoldAnswer(0, "like")], here.now, here.settings)
+        here.group(f"plain {n}", 1)
+    given = []
+    for _ in range(60):
+        lease = claimed(here, "ann")
+        here.submit(lease, "l")
+        given.append(lease.group_id)
+    kinds = Counter(id.split()[0] for id in given)
+    assert 5 <= kinds["gold"] <= 30
+    assert len(set(given)) == 60
+
+
+def test_positions_are_shuffled_by_the_server(here: World) -> None:
+    orders = set()
+    for n in range(8):
+        images = here.group(f"g{n}")
+        lease = claimed(here, f"person {n}")
+        assert sorted(lease.positions) == sorted(images)
+        orders.add(tuple(sorted(images).index(image) for image in lease.positions))
+    assert len(orders) > 2
