@@ -14,7 +14,7 @@ from services.labels.answers import KeptAnswers
 from services.labels.authentication import Directory
 from services.labels.background import Task, keep_house, running
 from services.labels.metrics import observe_request
-from services.labels.routes import annotators, audit, keys, sessions, system
+from services.labels.routes import annotators, audit, keys, page, sessions, system
 from services.labels.settings import Settings
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
@@ -38,7 +38,7 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     sessions.router,
 )
 """Routers under /api/v1, one file a resource."""
-PAGE_ROUTERS: tuple[APIRouter, ...] = (system.router,)
+PAGE_ROUTERS: tuple[APIRouter, ...] = (system.router, page.router)
 """Routers at the root: pages, health, metrics. They are open and must tell strangers nothing."""
 TASKS: tuple[Task, ...] = (keep_house,)
 """What runs beside the requests."""
