@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 pytestmark = pytest.mark.unit
 
@@ -45,12 +46,31 @@ def test_every_published_port_is_on_the_loopback():
     assert [port for port in ports if not str(port).startswith("127.0.0.1:")] == []
 
 
-def test_every_service_speaks_ray_with_a_token_and_without_rights():
+def test_every_service_is_without_rights():
     for name, service in COMPOSE["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("privileged") is None, name
+
+
+def test_every_node_of_the_cluster_speaks_ray_with_a_token():
+    nodes = COMPOSE["services"].keys() - {"labels", "labels-database"}
+    for name in nodes:
+        service = COMPOSE["services"][name]
         assert service["environment"]["RAY_AUTH_MODE"] == "token", name
         assert service["secrets"] == ["ray_token"], name
-        assert service["cap_drop"] == ["ALL"], name
-        assert service.get("privileged") is None, name
+
+
+def test_the_labels_database_is_reached_through_a_socket_and_no_network():
+    labels, database = (COMPOSE["services"][name] for name in ("labels", "labels-database"))
+    assert database["network_mode"] == "none"
+    assert "ports" not in database
+    assert "listen_addresses=" in database["command"]
+    url = make_url(labels["environment"]["TDMR1_DATABASE_URL"])
+    socket = f"labels-database-socket:{url.query['host']}"
+    assert socket in labels["volumes"]
+    assert socket in database["volumes"]
+    assert url.username == url.database == database["environment"]["POSTGRES_USER"]
 
 
 def test_no_secret_is_written_into_the_files():
@@ -61,7 +81,7 @@ def test_no_secret_is_written_into_the_files():
 
 def test_compose_and_kubernetes_name_the_image_that_the_version_does():
     version = re.search(r'version = "([^"]+)"', (ROOT / "pyproject.toml").read_text())[1]
-    images = {service["image"] for service in COMPOSE["services"].values()}
+    images = {s["image"] for name, s in COMPOSE["services"].items() if name != "labels-database"}
     for group in groups():
         images |= {c["image"] for c in group["template"]["spec"]["containers"]}
     assert images == {f"tdm-r1:{version}"}
