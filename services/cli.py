@@ -51,6 +51,20 @@ Checkpoint = Annotated[
     str | None, typer.Option(help="step number or checkpoint folder; the newest if not given")
 ]
 RUNS = Path("runs")
+Data = Annotated[
+    Path | None, typer.Option("--data", help="folder of the labels; ./labels if not given")
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TDMR1_DATABASE_URL",
+        show_envvar=True,
+        help="sqlite:///PATH or postgresql+psycopg://...; DATA/labels.db if not given",
+    ),
+]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", help="YAML file of the label service's settings")
+]
 
 
 @app.command()
@@ -246,6 +260,112 @@ def doctor(
     from services.commands.doctor import doctor as run
 
     raise typer.Exit(run(configs or [], as_json))
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="127.0.0.1 if not given")] = None,
+    port: Annotated[int | None, typer.Option(help="8321 if not given; 0 is any")] = None,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="name that browsers may call it by; repeatable")
+    ] = None,
+    scrape_token: Annotated[
+        str | None,
+        typer.Option(envvar="TDMR1_SCRAPE_TOKEN", help="opens /metrics to other machines"),
+    ] = None,
+) -> None:
+    """Serve the label API and the labelling page."""
+    from services.commands.serve import serve as run
+    from services.labels.settings import LOOPBACK, Settings
+
+    found = Settings.load(
+        settings,
+        host=host,
+        port=port,
+        data_dir=data,
+        database_url=database_url,
+        scrape_token=scrape_token,
+        allowed_hosts=(*LOOPBACK, *allowed_host) if allowed_host else None,
+    )
+    run(found)
+
+
+keys = typer.Typer(help="API keys and invites of the label service.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="what or whom it is for")],
+    role: Annotated[str, typer.Option(help="viewer, annotator, service or admin")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="labels:on_behalf (service), labels:push (annotator)")
+    ] = None,
+    annotator: Annotated[
+        str | None, typer.Option(help="id of the person it labels as; a new one if not given")
+    ] = None,
+    days: Annotated[float, typer.Option(help="until it expires; 0 is never")] = 90,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key; it is shown once."""
+    from services.commands.keys import create
+
+    found = _label_settings(settings, data, database_url)
+    create(found, name, role, scope or [], annotator, days or None, as_json)
+
+
+@keys.command("list")
+def list_keys(
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all keys but not their secrets."""
+    from services.commands.keys import list_keys as run
+
+    run(_label_settings(settings, data, database_url), as_json)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="the part after tdmr1_, up to the next _")],
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a key at once."""
+    from services.commands.keys import revoke
+
+    revoke(_label_settings(settings, data, database_url), key_id, as_json)
+
+
+@keys.command("invite")
+def invite(
+    name: Annotated[str, typer.Argument(help="the person; seen by admins only")],
+    role: Annotated[str, typer.Option(help="annotator, viewer or admin")] = "annotator",
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a link that logs a new person's browser in, once."""
+    from services.commands.keys import invite as run
+
+    run(_label_settings(settings, data, database_url), name, role, as_json)
+
+
+def _label_settings(settings: Path | None, data: Path | None, database_url: str | None) -> Any:
+    from services.labels.settings import Settings
+
+    return Settings.load(settings, data_dir=data, database_url=database_url)
 
 
 def main() -> None:

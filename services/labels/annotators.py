@@ -6,6 +6,7 @@ from typing import Literal
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from services.labels.aggregation import refresh_later
 from services.labels.audit import record_audit
 from services.labels.events import record_event
 from services.labels.sessions import end_sessions_of
@@ -51,6 +52,8 @@ def set_state(
     row.revision += 1
     if state == "excluded":
         end_sessions_of(session, row.id, now)
+    session.flush()
+    refresh_later(session, row.id)
     _record(session, "exclude" if state == "excluded" else "include", row, before, by, now)
 
 

@@ -1,13 +1,15 @@
 """Settings of the label service: one checked tree, given by `tdm-r1 serve` or a test."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.web.limits import Rate
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
 MIB = 1024 * 1024
 
 
@@ -87,3 +89,20 @@ class Settings(BaseModel):
     def url(self) -> str:
         """The database's URL, the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'labels.db'}"
+
+    @classmethod
+    def load(cls, file: Path | None = None, **given: Any) -> "Settings":
+        """What the YAML `file` says, and over it what was `given` (None is not given). The host is
+        a name that the service answers to. ValueError where a setting is wrong."""
+        values: dict[str, Any] = {}
+        if file is not None:
+            values = yaml.safe_load(file.read_text()) or {}
+            if not isinstance(values, dict):
+                raise ValueError(f"{file} holds no settings; write lines of `name: value`")
+        settings = cls.model_validate(
+            values | {name: value for name, value in given.items() if value is not None}
+        )
+        if settings.host in EVERYWHERE:
+            return settings
+        hosts = dict.fromkeys((*settings.allowed_hosts, settings.host))
+        return settings.model_copy(update={"allowed_hosts": tuple(hosts)})

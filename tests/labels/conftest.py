@@ -1,10 +1,13 @@
 """What the label service's tests share: a fresh database of each kind."""
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -100,3 +103,18 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def keys(database: Database, clock: SettableClock) -> dict[str, str]:
     """The text of a key of each role; the annotator's labels as a person named Ann."""
     return {role: make_key(database, role, clock()) for role in ROLES}
+
+
+@pytest.fixture
+def live_server(app: FastAPI) -> Iterator[str]:
+    """`app` behind a real uvicorn, in a thread: its address, without a / at the end."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    socket = server.config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive(), "uvicorn did not end within 30 s"

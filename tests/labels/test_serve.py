@@ -1,0 +1,133 @@
+"""`tdm-r1 serve` and `tdm-r1 keys`, as somebody types them."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from services.cli import app as cli
+from services.labels.settings import Settings
+from services.web.keys import parse_key
+from tests.labels.people import bearer
+
+pytestmark = pytest.mark.integration
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tmp_path / "labels"
+
+
+def test_the_first_admin_key_comes_from_the_command_line(data):
+    made = call("keys", "create", "--role", "admin", "--name", "me", "--data", data)
+    assert parse_key(made.stdout.strip())
+    shown = call("keys", "list", "--data", data)
+    assert "me" in shown.stdout
+    assert parse_key(made.stdout.strip())[1] not in shown.output
+    (row,) = json.loads(call("keys", "list", "--data", data, "--json").stdout)
+    revoked = json.loads(call("keys", "revoke", row["key_id"], "--data", data, "--json").stdout)
+    assert revoked["revoked_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("create --role god --name me", "unknown role 'god'; allowed: viewer, annotator"),
+        ("create --role admin --name me --scope labels:push", "not for role admin"),
+        ("create --role annotator --name me --annotator x", "no annotator 'x'"),
+        ("revoke 123", "no key '123'"),
+    ],
+)
+def test_mistakes_are_explained(data, arguments, complaint):
+    shown = call("keys", *arguments.split(), "--data", data)
+    assert shown.exit_code == 2
+    assert complaint in shown.output
+
+
+def test_a_service_without_keys_does_not_listen_to_the_network(data):
+    shown = call("serve", "--host", "0.0.0.0", "--port", "0", "--data", data)
+    assert shown.exit_code == 2
+    assert "without keys" in shown.output
+    assert "tdm-r1 keys create" in shown.output
+
+
+def test_a_wrong_setting_is_named(tmp_path):
+    file = tmp_path / "labels.yaml"
+    file.write_text("lease_second: 3\n")
+    shown = call("serve", "--settings", file)
+    assert shown.exit_code == 2
+    assert "lease_second" in shown.output
+
+
+def test_the_flags_come_before_the_file(tmp_path):
+    file = tmp_path / "labels.yaml"
+    file.write_text("port: 1\nlease_seconds: 3\nhost: labels.example\n")
+    settings = Settings.load(file, port=2, database_url=None)
+    assert (settings.port, settings.lease_seconds) == (2, 3)
+    assert "labels.example" in settings.allowed_hosts
+
+
+def test_the_service_says_where_it_is_and_keeps_keys_out_of_its_log(data):
+    key = call("keys", "create", "--role", "admin", "--name", "me", "--data", data).stdout.strip()
+    command = [sys.executable, "-m", "services.cli", "serve", "--port", "0", "--data", str(data)]
+    pipe = subprocess.PIPE
+    environment = os.environ | {"PYTHONPATH": "."}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as served:
+        try:
+            address = served.stdout.readline().split()[-1].removesuffix("/label")
+            wait_for(f"{address}/readyz")
+            assert httpx.get(f"{address}/api/v1/audit", headers=bearer(key)).status_code == 200
+            assert httpx.get(f"{address}/api/v1/audit?api_key={key}").status_code == 400
+            assert httpx.get(f"{address}/api/v1/{key}").status_code == 400
+            body = {"name": key, "role": key}
+            headers = bearer(key, Idempotency_Key=key)
+            assert (
+                httpx.post(f"{address}/api/v1/api-keys", json=body, headers=headers).status_code
+                == 422
+            )
+        finally:
+            served.send_signal(signal.SIGTERM)
+        log = served.stderr.read()
+    secret = parse_key(key)[1]
+    assert "GET /api/v1/audit 200" in log
+    assert secret not in log
+    files = [path for path in data.rglob("*") if path.is_file()]
+    assert all(secret.encode() not in path.read_bytes() for path in files)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
+def wait_for(address):
+    for _ in range(200):
+        try:
+            return httpx.get(address).raise_for_status()
+        except httpx.TransportError:
+            time.sleep(0.05)
+    raise AssertionError(f"{address} did not answer")
+
+
+def test_the_live_server_answers(live_server):
+    assert httpx.get(f"{live_server}/healthz").json() == {"status": "ok"}
+
+
+def test_a_logged_traceback_has_no_secret(caplog):
+    from services.web.logs import FORMAT, RedactingFormatter
+
+    key = "tdmr1_01KDWPVNG0646V3517PQBCV6BJ_7mf9FmqXZQxCZk8ZtywjnL8gcwfUNYF0IV_-1fTq-Yg"
+    try:
+        raise RuntimeError(f"cannot use {key}")
+    except RuntimeError:
+        logging.getLogger("x").exception("with %s", key)
+    text = RedactingFormatter(FORMAT).format(caplog.records[0])
+    assert "cannot use tdmr1_..." in text
+    assert "7mf9FmqXZQ" not in text
