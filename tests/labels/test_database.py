@@ -1,6 +1,9 @@
 """The promises of `Database`, on both databases."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -100,6 +103,46 @@ def test_a_row_that_another_thread_wrote_first_is_found_and_not_an_error(databas
         return await asyncio.gather(*(database.write(find_or_ask) for _ in range(40)))
 
     assert sorted(asyncio.run(together())) == ["found"] * 39 + ["shared"]
+
+
+def test_two_that_look_at_once_do_not_both_act(database: Database):
+    """Neither writes what the other has read: no row and no key of theirs conflicts."""
+    meeting, started = threading.Barrier(2), threading.Event()
+
+    def only_if_alone(session: Session, id: str) -> None:
+        before = ids(session)
+        started.set()
+        with suppress(threading.BrokenBarrierError):  # one writer: nobody comes
+            meeting.wait(0.5)
+        if not before:
+            ask(session, id)
+
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(database.write_now, lambda session: only_if_alone(session, "a"))
+        assert started.wait(20)
+        second = callers.submit(database.write_now, lambda session: only_if_alone(session, "b"))
+        first.result()
+        second.result()
+    assert len(database.read_now(ids)) == 1
+
+
+def test_what_another_thread_wrote_after_the_look_is_found_at_the_second_look(postgresql_url: str):
+    database = Database.open(postgresql_url)
+    looked, written = threading.Event(), threading.Event()
+
+    def find_or_ask(session: Session) -> str:
+        found = session.get(Question, "shared")
+        looked.set()
+        assert written.wait(20)
+        return "found" if found else ask(session, "shared")
+
+    with ThreadPoolExecutor(1) as caller:
+        answer = caller.submit(database.write_now, find_or_ask)
+        assert looked.wait(20)
+        database.write_now(lambda session: ask(session, "shared"))
+        written.set()
+        assert answer.result() == "found"
+    database.close()
 
 
 def test_readers_see_a_snapshot_that_does_not_move(database: Database):
