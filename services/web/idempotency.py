@@ -64,6 +64,9 @@ class Running:
     def __init__(self) -> None:
         self._attempts: set[tuple[str, str, str]] = set()
 
+    def __len__(self) -> int:
+        return len(self._attempts)
+
     def start(self, attempt: Attempt) -> None:
         """409 where its key is already at work."""
         key = (attempt.key_id, attempt.route, attempt.key)

@@ -20,9 +20,10 @@ ALWAYS = (400, 401, 403, 404, 413, 422, 429, 503)
 _log = logging.getLogger(__name__)
 
 
-class Problem(Exception):  # noqa: N818 - an answer, as RFC 9457 calls it
+class Problem(HTTPException):
     """An answer other than success. `code` is for programs, `detail` for the person: what is wrong,
-    the value, what is allowed, the remedy."""
+    the value, what is allowed, the remedy. (The framework lets only its own exceptions through
+    where a body is read, hence the parent.)"""
 
     def __init__(
         self,
@@ -33,13 +34,11 @@ class Problem(Exception):  # noqa: N818 - an answer, as RFC 9457 calls it
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(f"{status} {code}: {detail or title}")
+        super().__init__(status, detail or title, headers)
         self.status = status
         self.code = code
         self.title = title
-        self.detail = detail or title
         self.errors = tuple(errors)
-        self.headers = dict(headers or {})
 
 
 class FieldError(BaseModel):
@@ -97,7 +96,7 @@ def respond(scope: Scope, problem: Problem) -> Response:
         "request_id": scope.get("state", {}).get("request_id", ""),
         "errors": problem.errors,
     }
-    headers = {"Cache-Control": "no-store", **problem.headers}
+    headers = {"Cache-Control": "no-store", **(problem.headers or {})}
     if problem.status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
     return Response(json.dumps(content), problem.status, headers, MEDIA_TYPE)
