@@ -71,10 +71,11 @@ def settle(
     posterior = posterior_of(group, prior, settings)
     state = next_state(group, posterior, over, now, settings)
     changes: dict[str, Any] = {
-        "aggregate": posterior.as_json(),
+        "aggregate": {**posterior.as_json(), "mean": sum(posterior.mu) / len(posterior.mu)},
         "num_labels": sum(v.label["retracted_at"] is None for v in group.votes.values()),
         "order_weight": order_weight(posterior.mu, row.policy_version),
         "state": state,
+        "revision": _groups.c.revision + 1,
     }
     if state == "ready" != row.state:
         changes["ready_at"] = now

@@ -78,6 +78,8 @@ def amend(
 ) -> Mapping[str, Any]:
     """Change `value`, `note`, `flags` or `retracted_at`; the label as it is then."""
     before, group = opened.label, opened.group
+    if all(before[name] == value for name, value in changes.items()):
+        return before
     kept = ("value", "note", "retracted_at", "revision")
     session.execute(
         insert(core(LabelRevision)).values(

@@ -50,6 +50,7 @@ def set_state(
     before = facts(row)
     row.state = state
     row.revision += 1
+    refresh_later(session, row.id)
     if state == "excluded":
         end_sessions_of(session, row.id, now)
     session.flush()

@@ -13,11 +13,29 @@ from fastapi.routing import APIRoute
 from services.labels.answers import KeptAnswers
 from services.labels.authentication import Directory
 from services.labels.background import Task, keep_house, running
+from services.labels.bell import Bell
+from services.labels.images import ImageFolder
 from services.labels.metrics import observe_request
-from services.labels.routes import annotators, audit, keys, page, sessions, system
+from services.labels.routes import (
+    aggregates,
+    annotators,
+    assignments,
+    audit,
+    gold,
+    groups,
+    images,
+    keys,
+    labels,
+    page,
+    pushes,
+    questions,
+    sessions,
+    system,
+)
 from services.labels.settings import Settings
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
+from services.labels.sweeping import sweep_for_ever
 from services.run_store.files import write_whole
 from services.web import problems
 from services.web.auth import Authentication, allowed_of
@@ -32,15 +50,23 @@ OPEN_ROUTES = frozenset({("POST", f"{API}/session"), ("GET", f"{API}/openapi.jso
 """All that a stranger may ask of the API: to log in with an invite, and what there is to ask."""
 
 API_ROUTERS: tuple[APIRouter, ...] = (
+    aggregates.router,
     annotators.router,
+    assignments.router,
     audit.router,
+    gold.router,
+    groups.router,
+    images.router,
     keys.router,
+    labels.router,
+    pushes.router,
+    questions.router,
     sessions.router,
 )
 """Routers under /api/v1, one file a resource."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = (system.router, page.router)
 """Routers at the root: pages, health, metrics. They are open and must tell strangers nothing."""
-TASKS: tuple[Task, ...] = (keep_house,)
+TASKS: tuple[Task, ...] = (keep_house, sweep_for_ever)
 """What runs beside the requests."""
 
 
@@ -48,7 +74,8 @@ def create_app(
     settings: Settings, clock: Clock = utc_now, database: Database | None = None
 ) -> FastAPI:
     """The app over an open database, or over the one that the settings name (created if missing).
-    Routes find `database`, `settings`, `clock`, `limiter`, `answers` and `running` in `app.state`.
+    Routes find `database`, `images`, `settings`, `clock`, `bell`, `limiter`, `answers` and
+    `running` in `app.state`.
     """
     app = FastAPI(
         title="TDM-R1 label service",
@@ -63,6 +90,8 @@ def create_app(
     state.settings = settings
     state.clock = clock
     state.database = database or Database.open(settings.url)
+    state.images = ImageFolder(settings.data_dir / "images")
+    state.bell = Bell()
     state.limiter = RateLimiter(settings.rates, clock)
     state.answers = KeptAnswers()
     state.running = Running()

@@ -40,7 +40,8 @@ def next_group(
         candidates = session.scalars(_gold(annotator_id, question_id)).all()
         if candidates:
             return min(candidates, key=lambda id: draw("gold", key, id))
-    query, passed = _ordinary(annotator_id, question_id, now), set[str]()
+    query = _ordinary(annotator_id, question_id, now).with_for_update(of=Group, skip_locked=True)
+    passed: set[str] = set()
     while True:
         # Where rows can be locked, a rival may have leased the group since this statement looked.
         first = query.where(Group.id.not_in(passed)) if passed else query
@@ -90,7 +91,6 @@ def _ordinary(annotator_id: str, question_id: str | None, now: datetime) -> Sele
             Group.created_at,
         )
         .limit(1)
-        .with_for_update(of=Group, skip_locked=True)
     )
 
 

@@ -5,8 +5,10 @@ anew: a PNG of full size and WebPs of at most 512 and 256 pixels a side, made on
 answer. So nothing of the sender's file but its pixels is ever served.
 """
 
+import asyncio
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +27,8 @@ FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 SIZES = {"orig": "image/png", "512": "image/webp", "256": "image/webp"}
 """What can be asked for, and what is served."""
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+DECODERS = 2
+"""Uploads that are decoded at a time."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, OverflowError)
 """What Pillow's decoders raise at bytes that are no picture."""
 
@@ -48,6 +52,22 @@ class ImageFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # Few at a time: a decoded image has up to 64 million pixels.
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="image-decoder")
+
+    async def take(self, content: bytes, sha256: str, max_pixels: int) -> Picture:
+        """Check an upload (see `read_picture`), encode it and write it down."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self._take, content, sha256, max_pixels)
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._decoders.shutdown()
+
+    def _take(self, content: bytes, sha256: str, max_pixels: int) -> Picture:
+        picture = read_picture(content, sha256, max_pixels)
+        self.add(picture)
+        return picture
 
     def add(self, picture: Picture) -> None:
         """Write every size."""
@@ -67,10 +87,7 @@ class ImageFolder:
 def read_picture(content: bytes, sha256: str, max_pixels: int) -> Picture:
     """Check and encode an upload. 422 where the digest is another's, or it cannot be decoded; 415
     where it is no PNG, JPEG or WebP; 413 beyond `max_pixels`."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        detail = f"the body's SHA-256 is {found}; PUT it there, or send the whole file"
-        raise Problem(422, "digest-mismatch", "The digest does not fit", detail)
+    check_digest(content, sha256)
     if not content.startswith(SIGNATURES):
         raise _unsupported()
     try:
@@ -83,6 +100,14 @@ def read_picture(content: bytes, sha256: str, max_pixels: int) -> Picture:
     except UNREADABLE as error:
         detail = f"it starts like an image but cannot be decoded ({error}); send it again"
         raise Problem(422, "image-unreadable", "The image cannot be read", detail) from error
+
+
+def check_digest(content: bytes, sha256: str) -> None:
+    """422 where the bytes have another digest."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        detail = f"the body's SHA-256 is {found}; PUT it there, or send the whole file"
+        raise Problem(422, "digest-mismatch", "The digest does not fit", detail)
 
 
 def store(session: Session, picture: Picture, key_id: str, now: datetime) -> tuple[Image, bool]:

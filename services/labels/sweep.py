@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from services.labels import leases
 from services.labels.aggregation import refresh, refresh_due
-from services.labels.store.tables import Group
+from services.labels.store.tables import Assignment, DueRefresh, Group
 
 if TYPE_CHECKING:
     from services.labels.settings import Settings
@@ -38,13 +38,19 @@ class Swept:
 def sweep(session: Session, now: datetime, settings: "Settings") -> Swept:
     """Expire leases, end groups past their deadline, refresh those whose people were gated."""
     num_leases = leases.expire(session, now)
-    past = (
-        select(Group.id)
-        .where(Group.state == "open", Group.deadline_at <= now, ~Group.is_gold)
-        .order_by(Group.deadline_at)
-        .limit(BATCH)
-    )
-    ids = session.scalars(past).all()
+    ids = session.scalars(_past(now).limit(BATCH)).all()
     if ids:
         refresh(session, ids, now, settings)
     return Swept(num_leases, len(ids), refresh_due(session, now, settings, BATCH))
+
+
+def is_due(session: Session, now: datetime) -> bool:
+    """Whether a sweep would find anything; a look that writes nothing."""
+    over = select(Assignment.id).where(Assignment.state == "live", Assignment.expires_at <= now)
+    queries = (over, _past(now), select(DueRefresh.group_id))
+    return any(session.scalar(query.limit(1)) is not None for query in queries)
+
+
+def _past(now: datetime) -> Select[str]:
+    past = (Group.state == "open", Group.deadline_at <= now, ~Group.is_gold)
+    return select(Group.id).where(*past).order_by(Group.deadline_at)

@@ -39,6 +39,7 @@ class Problem(HTTPException):
         self.code = code
         self.title = title
         self.errors = tuple(errors)
+        self.extensions: Mapping[str, Any] = {}  # members beside the usual ones
 
 
 class FieldError(BaseModel):
@@ -95,6 +96,7 @@ def respond(scope: Scope, problem: Problem) -> Response:
         "code": problem.code,
         "request_id": scope.get("state", {}).get("request_id", ""),
         "errors": problem.errors,
+        **problem.extensions,
     }
     headers = {"Cache-Control": "no-store", **(problem.headers or {})}
     if problem.status == 401:

@@ -1,0 +1,29 @@
+"""The background task that lets time pass for groups and leases."""
+
+import asyncio
+from typing import Any
+
+from services.labels.metrics import leases_expired
+from services.labels.sweep import is_due, sweep
+
+INTERVAL_S = 1.0
+
+
+async def sweep_for_ever(app: Any) -> None:
+    """Consumes: what the clock has ended. Produces: free groups and messages. Waits for: a second.
+    Unblocked by: its cancellation alone."""
+    while True:
+        is_full = await sweep_once(app)
+        await asyncio.sleep(0 if is_full else INTERVAL_S)
+
+
+async def sweep_once(app: Any) -> bool:
+    """One sweep, if anything is due; whether there may be more at once."""
+    state = app.state
+    now = state.clock()
+    if not await state.database.read(lambda session: is_due(session, now)):
+        return False
+    swept = await state.database.write(lambda session: sweep(session, now, state.settings))
+    leases_expired.inc(swept.num_leases)
+    state.bell.ring()
+    return swept.is_full
