@@ -14,7 +14,7 @@ from datetime import datetime
 from math import log2
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from services.labels import rewards
@@ -36,59 +36,90 @@ FRESHNESS = 4
 SMALLEST_CONTRAST = 1e-6
 
 _groups = core(Group)
+_WRITE = (
+    update(_groups)
+    .where(_groups.c.id == bindparam("group"))
+    .values(revision=_groups.c.revision + 1)
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "aggregate",
+                "num_labels",
+                "order_weight",
+                "state",
+                "ready_at",
+                "reward_revision",
+            )
+        }
+    )
+)
 
 
 def refresh(
     session: Session, group_ids: Iterable[str], now: datetime, settings: "Settings"
 ) -> None:
     """Make the aggregates of these groups again, and send what follows from them."""
-    for group in groups_by_id(session, group_ids).values():
-        prior = run_prior(session, group.row, group.row.rate_seq, settings)
-        settle(session, group, prior, now, settings)
+    settle(session, groups_by_id(session, group_ids).values(), 0, now, settings)
 
 
 def give_up(
     session: Session, group_ids: Iterable[str], state: str, now: datetime, settings: "Settings"
 ) -> None:
     """End open groups now: ready if their votes are enough, else `state` (expired or retired)."""
-    for group in groups_by_id(session, group_ids).values():
-        prior = run_prior(session, group.row, group.row.rate_seq, settings)
-        settle(session, group, prior, now, settings, over=state)
+    settle(session, groups_by_id(session, group_ids).values(), 0, now, settings, over=state)
 
 
 def settle(
     session: Session,
-    group: LoadedGroup,
-    prior: RunPrior,
+    groups: Iterable[LoadedGroup],
+    newest_seq: int,
     now: datetime,
     settings: "Settings",
     over: str | None = None,
-) -> str:
-    """Write a loaded group's aggregate and state, and its reward message where due; the state."""
-    row = group.row
-    if row.is_gold:  # makes no reward, ever
-        return row.state
-    posterior = posterior_of(group, prior, settings)
-    state = next_state(group, posterior, over, now, settings)
-    changes: dict[str, Any] = {
-        "aggregate": {**posterior.as_json(), "mean": sum(posterior.mu) / len(posterior.mu)},
-        "num_labels": sum(v.label["retracted_at"] is None for v in group.votes.values()),
-        "order_weight": order_weight(posterior.mu, row.policy_version),
+) -> dict[str, str]:
+    """Write aggregate and state of loaded groups, and the reward messages that are due: id to
+    state. `newest_seq` is the newest label's, 0 where there is no new one; `over` ends open groups
+    as that. Gold groups stay as they are: they make no reward, ever."""
+    priors: dict[str, RunPrior] = {}
+    states: dict[str, str] = {}
+    changes: list[dict[str, Any]] = []
+    for group in groups:
+        row = group.row
+        states[row.id] = row.state
+        if row.is_gold:
+            continue
+        if row.run_id not in priors:
+            priors[row.run_id] = run_prior(session, row, newest_seq, settings)
+        posterior = posterior_of(group, priors[row.run_id], settings)
+        state = states[row.id] = next_state(group, posterior, over, now, settings)
+        is_due = rewards.is_due(session, group, state, posterior, settings)
+        if is_due:
+            rewards.send(session, group, state, posterior, now)
+        changes.append(_change(group, posterior, state, is_due, now))
+    if changes:
+        session.execute(_WRITE, changes)
+    return states
+
+
+def _change(
+    group: LoadedGroup, posterior: GroupPosterior, state: str, is_sent: bool, now: datetime
+) -> dict[str, Any]:
+    row, mu = group.row, posterior.mu
+    return {
+        "group": row.id,
+        "aggregate": {**vars(posterior), "mean": sum(mu) / len(mu)},
+        "num_labels": sum(vote.label["retracted_at"] is None for vote in group.votes.values()),
+        "order_weight": order_weight(mu, row.policy_version),
         "state": state,
-        "revision": _groups.c.revision + 1,
+        "ready_at": now if state == "ready" != row.state else row.ready_at,
+        "reward_revision": row.reward_revision + is_sent,
     }
-    if state == "ready" != row.state:
-        changes["ready_at"] = now
-    if rewards.is_due(session, group, state, posterior, settings):
-        changes["reward_revision"] = row.reward_revision + 1
-        rewards.send(session, group, state, posterior, now)
-    session.execute(update(_groups).where(_groups.c.id == row.id).values(changes))
-    return state
 
 
 def posterior_of(group: LoadedGroup, prior: RunPrior, settings: "Settings") -> GroupPosterior:
     """The posterior of every image, in the order of their index."""
-    votes: dict[str, list[tuple[str, float]]] = {image.image_id: [] for image in group.images}
+    votes: dict[str, list[tuple[str, float]]] = {image.id: [] for image in group.images}
     for vote in group.votes.values():
         if vote.label["retracted_at"] is None:
             votes[vote.label["image_id"]].append((vote.label["value"], vote.weight))
@@ -127,7 +158,7 @@ def next_state(
 def is_answered(group: LoadedGroup) -> bool:
     """Whether every image has as many answers, of people who count, as were asked for."""
     answers = Counter(image_id for (image_id, _), vote in group.votes.items() if vote.weight > 0)
-    return all(answers[image.image_id] >= group.row.overlap for image in group.images)
+    return all(answers[image.id] >= group.row.overlap for image in group.images)
 
 
 def order_weight(mu: Collection[float], policy_version: int) -> float:

@@ -12,7 +12,6 @@ from services.labels import gold
 from services.labels.aggregation import settle
 from services.labels.events import record_event
 from services.labels.group_rows import LoadedGroup, Vote, core, groups_by_image
-from services.labels.run_prior import run_prior
 from services.labels.store.tables import Annotator, Label, LabelRevision
 from services.web.auth import Principal
 from services.web.problems import Problem
@@ -93,7 +92,7 @@ def amend(
     if group.row.is_gold:
         _count_gold(session, group, before, after, now, settings)
     else:
-        settle(session, group, run_prior(session, group.row, 0, settings), now, settings)
+        settle(session, [group], 0, now, settings)
     told = {"group_id": group.id, "run_id": group.row.run_id, "revision": after["revision"]}
     type = "label.retracted" if after["retracted_at"] else "label.amended"
     record_event(session, "labels", type, told, now)
@@ -109,7 +108,7 @@ def _count_gold(
     settings: "Settings",
 ) -> None:
     """A gold answer counts as it stands."""
-    answers = {image.image_id: image.gold_answer for image in group.images}
+    answers = {image.id: image.gold_answer for image in group.images}
     right, told = 0, 0
     for label, sign in ((before, -1), (after, 1)):
         value = None if label["retracted_at"] else label["value"]

@@ -16,6 +16,7 @@ from services.labels.background import Task, keep_house, running
 from services.labels.bell import Bell
 from services.labels.images import ImageFolder
 from services.labels.metrics import observe_request
+from services.labels.pushing import Together
 from services.labels.routes import (
     aggregates,
     annotators,
@@ -74,8 +75,8 @@ def create_app(
     settings: Settings, clock: Clock = utc_now, database: Database | None = None
 ) -> FastAPI:
     """The app over an open database, or over the one that the settings name (created if missing).
-    Routes find `database`, `images`, `settings`, `clock`, `bell`, `limiter`, `answers` and
-    `running` in `app.state`.
+    Routes find `database`, `images`, `settings`, `clock`, `bell`, `together`, `limiter`,
+    `answers` and `running` in `app.state`.
     """
     app = FastAPI(
         title="TDM-R1 label service",
@@ -92,6 +93,7 @@ def create_app(
     state.database = database or Database.open(settings.url)
     state.images = ImageFolder(settings.data_dir / "images")
     state.bell = Bell()
+    state.together = Together(state.database, clock, settings)
     state.limiter = RateLimiter(settings.rates, clock)
     state.answers = KeptAnswers()
     state.running = Running()

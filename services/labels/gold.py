@@ -78,7 +78,7 @@ def answered(
     settings: "Settings",
 ) -> None:
     """Count new answers to a gold group."""
-    answers = {image.image_id: image.gold_answer for image in group.images}
+    answers = {image.id: image.gold_answer for image in group.images}
     counts: dict[str, tuple[int, int]] = {}
     for label in labels:
         right, told = worth(label["value"], answers[label["image_id"]])

@@ -1,4 +1,5 @@
-"""Groups as labelling and aggregation need them: with their images and votes, in two statements.
+"""Groups as labelling and aggregation need them: with their images and votes, in three statements
+however many groups there are.
 
 The groups' rows are locked first and the votes read after that, so whoever changes what a group
 says knows all that was said. (SQLite has one writer and needs no lock.)
@@ -36,7 +37,7 @@ class LoadedGroup:
     row: Any
     """Columns of the group, its question and its run."""
     images: list[Any] = field(default_factory=list)
-    """Rows (image_id, index, gold_answer), by index."""
+    """Rows (id, group_id, index, gold_answer), by index."""
     votes: dict[tuple[str, str], Vote] = field(default_factory=dict)
     """(image id, annotator id) to the answer."""
 
@@ -49,6 +50,8 @@ class LoadedGroup:
 vote_weight = case((Annotator.state == "excluded", 0.0), else_=Annotator.weight)
 """w_j in SQL."""
 
+_IDS = bindparam("ids", expanding=True)
+_OF_IMAGES = select(GroupImage.group_id).where(GroupImage.id.in_(_IDS))
 _GROUPS = (
     select(
         Group.id,
@@ -56,41 +59,34 @@ _GROUPS = (
         Group.question_id,
         Group.policy_version,
         Group.auto_rewards,
-        Group.num_images,
         Group.overlap,
         Group.deadline_at,
         Group.is_gold,
         Group.state,
-        Group.aggregate,
+        Group.ready_at,
         Group.reward_revision,
-        Group.num_labels,
-        Group.created_at,
         Question.guidelines_version,
         Run.newest_policy,
         Run.like_rate,
         Run.rate_labels,
         Run.rate_seq,
         Run.prior,
-        GroupImage.id.label("image_id"),
-        GroupImage.index,
-        GroupImage.gold_answer,
     )
     .join(Question, Question.id == Group.question_id)
     .join(Run, Run.id == Group.run_id)
-    .join(GroupImage, GroupImage.group_id == Group.id)
-    .order_by(Group.id, GroupImage.index)
+    .order_by(Group.id)
     .with_for_update(of=Group)
 )
-_BY_ID = _GROUPS.where(Group.id.in_(bindparam("ids", expanding=True)))
-_BY_IMAGE = _GROUPS.where(
-    Group.id.in_(
-        select(GroupImage.group_id).where(GroupImage.id.in_(bindparam("ids", expanding=True)))
-    )
+_BY_ID, _BY_IMAGE = (_GROUPS.where(Group.id.in_(ids)) for ids in (_IDS, _OF_IMAGES))
+_IMAGES = (
+    select(GroupImage.id, GroupImage.group_id, GroupImage.index, GroupImage.gold_answer)
+    .where(GroupImage.group_id.in_(_IDS))
+    .order_by(GroupImage.group_id, GroupImage.index)
 )
 _VOTES = (
     select(*core(Label).c, vote_weight.label("weight"))
     .join(Annotator, Annotator.id == Label.annotator_id)
-    .where(Label.group_id.in_(bindparam("groups", expanding=True)))
+    .where(Label.group_id.in_(_IDS))
 )
 _VOTES_OF = _VOTES.where(Label.annotator_id.in_(bindparam("people", expanding=True)))
 
@@ -98,7 +94,7 @@ _VOTES_OF = _VOTES.where(Label.annotator_id.in_(bindparam("people", expanding=Tr
 def groups_by_id(session: Session, ids: Iterable[str]) -> dict[str, LoadedGroup]:
     """These groups and every vote on them."""
     groups = _load(session, _BY_ID, ids)
-    _read_votes(session, groups, [*groups], ())
+    _read_votes(session, groups, _VOTES, {"ids": [*groups]})
     return groups
 
 
@@ -109,25 +105,23 @@ def groups_by_image(
     votes."""
     groups = _load(session, _BY_IMAGE, image_ids)
     gold = [id for id, group in groups.items() if group.row.is_gold]
-    _read_votes(session, groups, [id for id in groups if id not in gold], ())
-    _read_votes(session, groups, gold, people)
+    plain = [id for id, group in groups.items() if not group.row.is_gold]
+    _read_votes(session, groups, _VOTES, {"ids": plain})
+    _read_votes(session, groups, _VOTES_OF, {"ids": gold, "people": [*people]})
     return groups
 
 
 def _load(session: Session, query: Any, ids: Iterable[str]) -> dict[str, LoadedGroup]:
-    groups: dict[str, LoadedGroup] = {}
-    for row in session.execute(query, {"ids": [*ids]}):
-        group = groups.setdefault(row.id, LoadedGroup(row))
-        group.images.append(row)
+    rows = session.execute(query, {"ids": [*ids]})
+    groups = {row.id: LoadedGroup(row) for row in rows}
+    for image in session.execute(_IMAGES, {"ids": [*groups]}) if groups else ():
+        groups[image.group_id].images.append(image)
     return groups
 
 
 def _read_votes(
-    session: Session, groups: dict[str, LoadedGroup], ids: list[str], people: Iterable[str]
+    session: Session, groups: dict[str, LoadedGroup], query: Any, values: dict[str, list[str]]
 ) -> None:
-    if not ids:
-        return
-    values = {"groups": ids, "people": [*people]}
-    for row in session.execute(_VOTES_OF if values["people"] else _VOTES, values):
+    for row in session.execute(query, values) if values["ids"] else ():
         label = cast(Mapping[str, Any], row._mapping)
         groups[row.group_id].votes[row.image_id, row.annotator_id] = Vote(label, row.weight)

@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 
 from services.labels import gold
 from services.labels.aggregation import settle
-from services.labels.events import record_event
+from services.labels.events import record_events
 from services.labels.group_rows import LoadedGroup, Vote, core, groups_by_image
 from services.labels.people import Person
-from services.labels.run_prior import RunPrior, run_prior
 from services.labels.store.tables import Label
 from services.web.ids import new_id
 from services.web.problems import Problem
@@ -68,7 +67,7 @@ def record(
     order. Who wants all or nothing raises an answer's problem within the transaction."""
     people = {verdict.person.id for verdict in verdicts}
     groups = groups_by_image(session, {verdict.image_id for verdict in verdicts}, people)
-    group_of = {image.image_id: group for group in groups.values() for image in group.images}
+    group_of = {image.id: group for group in groups.values() for image in group.images}
     results: list[Recorded] = []
     new: dict[str, list[dict[str, Any]]] = {}
     for verdict in verdicts:
@@ -148,15 +147,12 @@ def _settle(
     settings: "Settings",
 ) -> None:
     newest = max(label["seq"] for labels in new.values() for label in labels)
-    priors: dict[str, RunPrior] = {}
+    states = settle(session, groups, newest, now, settings)
+    events: list[dict[str, Any]] = []
     for group in groups:
-        row, state = group.row, group.row.state
-        if row.is_gold:
-            gold.answered(session, group, new[group.id], now, settings)
-        else:
-            if row.run_id not in priors:
-                priors[row.run_id] = run_prior(session, row, newest, settings)
-            state = settle(session, group, priors[row.run_id], now, settings)
-        told = {"group_id": row.id, "run_id": row.run_id, "state": state}
-        told["num_labels"] = len(new[group.id])
-        record_event(session, "labels", "labels.received", told, now)
+        labels = new[group.id]
+        if group.row.is_gold:
+            gold.answered(session, group, labels, now, settings)
+        told = {"group_id": group.id, "run_id": group.row.run_id, "state": states[group.id]}
+        events.append({**told, "num_labels": len(labels)})
+    record_events(session, "labels", "labels.received", events, now)

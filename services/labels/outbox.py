@@ -50,6 +50,12 @@ class Outcome:
         return self.status is not None and 200 <= self.status < 300
 
 
+def is_wanted(session: Session, topic: str) -> bool:
+    """Whether an active webhook listens to the topic."""
+    hooks = session.scalars(select(Webhook.topics).where(Webhook.state == "active"))
+    return any(topic in topics for topics in hooks)
+
+
 def enqueue(session: Session, event_seq: int, topic: str, now: datetime) -> None:
     """A delivery of this event to every active webhook of its topic, in its transaction."""
     hooks = session.execute(select(Webhook.id, Webhook.topics).where(Webhook.state == "active"))

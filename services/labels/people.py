@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
@@ -21,13 +21,13 @@ class Person(NamedTuple):
     """0 below the gold bar."""
 
 
-_annotators = core(Annotator)
 _PEOPLE = select(Annotator.id, Annotator.external_ref, Annotator.state, vote_weight.label("weight"))
 _BY_ID = _PEOPLE.where(Annotator.id == bindparam("id")).with_for_update()
 _BY_REF = _PEOPLE.where(
     Annotator.key_id == bindparam("key"),
     Annotator.external_ref.in_(bindparam("refs", expanding=True)),
 )
+_INSERT = insert(core(Annotator))
 
 
 def by_id(session: Session, annotator_id: str) -> Person:
@@ -35,11 +35,17 @@ def by_id(session: Session, annotator_id: str) -> Person:
     row = session.execute(_BY_ID, {"id": annotator_id}).first()
     if row is None:
         raise Problem(404, "not-found", "Not found", f"there is no annotator {annotator_id}")
-    return _active(row)
+    found = _active(row)
+    if isinstance(found, Problem):
+        raise found
+    return found
 
 
-def by_refs(session: Session, key_id: str, refs: Iterable[str], now: datetime) -> dict[str, Person]:
-    """A service key's users by their names in its app; who is new becomes an annotator."""
+def by_refs(
+    session: Session, key_id: str, refs: Iterable[str], now: datetime
+) -> dict[str, Person | Problem]:
+    """A service key's users by their names in its app; who is new becomes an annotator. A problem
+    stands for who may not label."""
     wanted = dict.fromkeys(refs)
     rows = session.execute(_BY_REF, {"key": key_id, "refs": [*wanted]})
     people = {row.external_ref: _active(row) for row in rows}
@@ -47,14 +53,13 @@ def by_refs(session: Session, key_id: str, refs: Iterable[str], now: datetime) -
     if new:
         same = {"key_id": key_id, "created_at": now}
         created = [{"id": new_id(now), "name": ref, "external_ref": ref, **same} for ref in new]
-        session.execute(insert(_annotators), created)
+        session.execute(_INSERT, created)
         people |= {row["external_ref"]: Person(row["id"], 1.0) for row in created}
     return people
 
 
-def _active(row: object) -> Person:
-    id, _, state, weight = row  # type: ignore[misc]
-    if state != "active":
-        detail = f"annotator {id} is {state}; an admin can make them active again"
-        raise Problem(403, "annotator-inactive", "This annotator takes no part", detail)
-    return Person(id, weight)
+def _active(row: Any) -> Person | Problem:
+    if row.state != "active":
+        detail = f"annotator {row.id} is {row.state}; an admin can make them active again"
+        return Problem(403, "annotator-inactive", "This annotator takes no part", detail)
+    return Person(row.id, row.weight)
