@@ -5,6 +5,7 @@ here, and `Authentication` turns strangers away before a route is looked for.
 """
 
 import secrets
+from collections import Counter
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -14,14 +15,20 @@ from services.labels.answers import KeptAnswers
 from services.labels.authentication import Directory
 from services.labels.background import Task, keep_house, running
 from services.labels.bell import Bell
+from services.labels.courier import deliver_events
+from services.labels.event_bus import EventBus
+from services.labels.exporter import make_exports
 from services.labels.images import ImageFolder
 from services.labels.metrics import observe_request
 from services.labels.pushing import Together
+from services.labels.queue_watch import QueueWatch, observe_queue
 from services.labels.routes import (
     aggregates,
     annotators,
     assignments,
     audit,
+    events,
+    exports,
     gold,
     groups,
     images,
@@ -30,8 +37,10 @@ from services.labels.routes import (
     page,
     pushes,
     questions,
+    reward_queue,
     sessions,
     system,
+    webhooks,
 )
 from services.labels.settings import Settings
 from services.labels.store.database import Database
@@ -55,6 +64,8 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     annotators.router,
     assignments.router,
     audit.router,
+    events.router,
+    exports.router,
     gold.router,
     groups.router,
     images.router,
@@ -62,12 +73,20 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     labels.router,
     pushes.router,
     questions.router,
+    reward_queue.router,
     sessions.router,
+    webhooks.router,
 )
 """Routers under /api/v1, one file a resource."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = (system.router, page.router)
 """Routers at the root: pages, health, metrics. They are open and must tell strangers nothing."""
-TASKS: tuple[Task, ...] = (keep_house, sweep_for_ever)
+TASKS: tuple[Task, ...] = (
+    keep_house,
+    sweep_for_ever,
+    deliver_events,
+    make_exports,
+    observe_queue,
+)
 """What runs beside the requests."""
 
 
@@ -76,7 +95,7 @@ def create_app(
 ) -> FastAPI:
     """The app over an open database, or over the one that the settings name (created if missing).
     Routes find `database`, `images`, `settings`, `clock`, `bell`, `together`, `limiter`,
-    `answers` and `running` in `app.state`.
+    `answers`, `running`, `bus`, `reward_watch` and `streams` in `app.state`.
     """
     app = FastAPI(
         title="TDM-R1 label service",
@@ -97,6 +116,9 @@ def create_app(
     state.limiter = RateLimiter(settings.rates, clock)
     state.answers = KeptAnswers()
     state.running = Running()
+    state.bus = EventBus(state.database)
+    state.reward_watch = QueueWatch(state.database, clock)
+    state.streams = Counter[str]()  # open event streams by key
     problems.install(app)
     app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
     _surround(app, settings, clock)

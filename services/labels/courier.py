@@ -8,8 +8,10 @@ import ssl
 from dataclasses import dataclass
 
 import httpx
+from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
+from services.labels import metrics
 from services.labels.outbound import (
     TIMEOUT_S,
     ForbiddenUrlError,
@@ -38,6 +40,7 @@ class Courier:
     rules: OutboundRules
     clock: Clock
     poll_s: float = POLL_S
+    timeout_s: float = TIMEOUT_S
 
     async def run(self) -> None:
         """Consumes: due deliveries. Produces: requests. Waits for: the next poll. Ends: never."""
@@ -62,6 +65,7 @@ class Courier:
 
     async def _deliver(self, http: httpx.AsyncClient, parcel: Parcel) -> None:
         outcome = await self._send(http, parcel)
+        metrics.webhook_deliveries.labels("delivered" if outcome.delivered else "failed").inc()
         now = self.clock()
 
         def write(session: Session) -> None:
@@ -75,11 +79,11 @@ class Courier:
         headers = signed_headers(parcel.secret, parcel.delivery_id, timestamp, body)
         try:
             # Looked up at every attempt: an address that was public yesterday may not be today.
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(self.timeout_s):
                 target = await resolve(check_url(parcel.url, self.rules), self.rules)
                 response = await post(http, target, body, headers)
         except TimeoutError:
-            return Outcome(error=f"no answer within {TIMEOUT_S:g} s")
+            return Outcome(error=f"no answer within {self.timeout_s:g} s")
         except ForbiddenUrlError as error:
             return Outcome(error=f"not sent: {error}"[:MAX_ERROR])
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
@@ -89,3 +93,10 @@ class Courier:
         wished = response.headers.get("retry-after", "")
         retry_after_s = float(wished) if re.fullmatch("[0-9]{1,6}", wished) else None
         return Outcome(response.status_code, None, retry_after_s)
+
+
+async def deliver_events(app: FastAPI) -> None:
+    """The app's courier, by its settings."""
+    settings = app.state.settings
+    rules = OutboundRules(settings.webhook_hosts, settings.webhook_private)
+    await Courier(app.state.database, rules, app.state.clock).run()

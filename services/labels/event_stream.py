@@ -6,7 +6,7 @@ or the client too slow): fetch the state anew and go on from this block's id.
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from services.labels.event_bus import EventBus, Listener, Wants
 from services.labels.store.tables import Event
@@ -22,7 +22,7 @@ async def stream(
     last_id: int | None,
     still_allowed: Callable[[], Awaitable[bool]],
     heartbeat_s: float = HEARTBEAT_S,
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """Blocks for as long as somebody reads them and, asked at each pulse, is still allowed to."""
     async with bus.listen(wants) as listener:
         after = listener.start if last_id is None else last_id
@@ -43,7 +43,7 @@ async def _live(
     after: int,
     still_allowed: Callable[[], Awaitable[bool]],
     heartbeat_s: float,
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     while True:
         position = bus.position
         events = await listener.take(heartbeat_s)

@@ -67,6 +67,8 @@ def check_url(text: str, rules: OutboundRules) -> httpx.URL:
     if not (_HOST_NAME.fullmatch(host) or _is_canonical_address(host)):
         raise ForbiddenUrlError(f"host {url.host!r} is neither a name nor a plain IP address")
     _check_listed(url, host, rules)
+    if _is_canonical_address(host):
+        _check_public(host, ipaddress.ip_address(host), rules)
     return url
 
 
@@ -80,8 +82,7 @@ async def resolve(url: httpx.URL, rules: OutboundRules) -> Target:
         raise ForbiddenUrlError(f"host {url.host!r} has no address ({error})") from error
     addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
     for address in addresses:
-        if not (rules.allow_private or is_public(address)):
-            raise ForbiddenUrlError(f"host {url.host!r} has the address {address}: not public")
+        _check_public(url.host, address, rules)
     return Target(url, addresses[0])
 
 
@@ -89,6 +90,7 @@ def is_public(address: Address) -> bool:
     """Whether an address is on the open internet, and stands for no other."""
     if isinstance(address, ipaddress.IPv6Address) and (
         address.ipv4_mapped is not None
+        or address.is_site_local
         or address.scope_id is not None
         or any(address in network for network in _TUNNELS)
     ):
@@ -141,6 +143,11 @@ def _check_listed(url: httpx.URL, host: str, rules: OutboundRules) -> None:
             return
     allowed = ", ".join(rules.allowed_hosts) or "none; set webhook_hosts"
     raise ForbiddenUrlError(f"{host}:{port} is not on the allow-list; allowed: {allowed}")
+
+
+def _check_public(host: str, address: Address, rules: OutboundRules) -> None:
+    if not (rules.allow_private or is_public(address)):
+        raise ForbiddenUrlError(f"host {host!r} has the address {address}, which is not public")
 
 
 def _split(entry: str) -> tuple[str, str]:

@@ -33,6 +33,16 @@ class Receipted:
 
 
 @dataclass(frozen=True)
+class Received:
+    """What one receive took out of the queue."""
+
+    messages: list[dict[str, Any]]
+    """As consumers see them."""
+    num_buried: int
+    """Messages that became dead letters instead."""
+
+
+@dataclass(frozen=True)
 class QueueState:
     """How full the queue is."""
 
@@ -63,7 +73,7 @@ def receive(
     visibility_seconds: float,
     run_id: str | None,
     now: datetime,
-) -> list[dict[str, Any]]:
+) -> Received:
     """Take up to `max_groups` messages, oldest first, and hide them for `visibility_seconds`.
 
     Messages received `MAX_RECEIVES` times already become dead letters instead.
@@ -75,6 +85,7 @@ def receive(
         .with_for_update(skip_locked=True)
     )
     taken: list[dict[str, Any]] = []
+    num_buried = 0
     while len(taken) < max_groups:
         messages = session.scalars(found.limit(max_groups - len(taken))).all()
         if not messages:
@@ -82,10 +93,11 @@ def receive(
         for message in messages:
             if message.receive_count >= MAX_RECEIVES:
                 _bury(session, message, now)
+                num_buried += 1
                 continue
             taken.append(_hand_out(message, now + timedelta(seconds=visibility_seconds)))
         session.flush()  # so that the next look sees what was taken and buried
-    return taken
+    return Received(taken, num_buried)
 
 
 def ack(session: Session, receipts: Sequence[str], now: datetime) -> list[Receipted]:

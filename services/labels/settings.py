@@ -78,6 +78,12 @@ class Settings(BaseModel):
     """By name; login is by address, the others by key, and only for annotators and viewers."""
     max_streams: int = Field(4, ge=1)
     """Event streams a key may have open."""
+    event_days: float = Field(7, gt=0)
+    """How long events and finished deliveries are kept."""
+    webhook_hosts: tuple[str, ...] = ()
+    """Where webhooks may point: names, `*.example.com`, either with `:port`; without, 443."""
+    webhook_private: bool = False
+    """Lets webhooks reach http and private addresses; for receivers on this machine."""
     max_body_bytes: int = Field(MIB, ge=1)
     """JSON bodies."""
     max_image_bytes: int = Field(20 * MIB, ge=1)

@@ -14,14 +14,13 @@ from datetime import datetime
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from services.labels.events import TOPICS, record_event
+from services.labels.events import record_event
 from services.labels.outbound import OutboundRules, check_url
 from services.labels.outbox import add_delivery
 from services.labels.store.tables import Delivery, Webhook
 from services.web.ids import new_id
 
 SECRET_PREFIX = "whsec_"
-MAX_WEBHOOKS = 20
 
 
 def new_secret() -> str:
@@ -50,8 +49,8 @@ def signed_headers(secret: str, identity: str, timestamp: int, body: bytes) -> d
 def create(
     session: Session, url: str, topics: Sequence[str], rules: OutboundRules, now: datetime
 ) -> Webhook:
-    """A new webhook with a fresh secret; ValueError where its URL or a topic is not allowed."""
-    check(url, topics, rules)
+    """A new webhook with a fresh secret; ForbiddenUrlError where we do not send to its URL."""
+    check_url(url, rules)
     hook = Webhook(
         id=new_id(now),
         url=url,
@@ -67,12 +66,23 @@ def create(
     return hook
 
 
-def check(url: str, topics: Sequence[str], rules: OutboundRules) -> None:
-    """ValueError where a webhook's URL or a topic is not allowed."""
-    check_url(url, rules)
-    unknown = sorted(set(topics) - set(TOPICS))
-    if unknown or not topics:
-        raise ValueError(f"topics {unknown or 'missing'}; allowed: {', '.join(TOPICS)}")
+def change(
+    hook: Webhook,
+    url: str | None,
+    topics: Sequence[str] | None,
+    state: str | None,
+    rules: OutboundRules,
+) -> None:
+    """Change what is given. Set going again, it starts without a record of failures."""
+    if url is not None:
+        check_url(url, rules)
+        hook.url = url
+    if topics is not None:
+        hook.topics = sorted(set(topics))
+    if state is not None:
+        hook.state = state
+        hook.num_failures = 0
+    hook.revision += 1
 
 
 def send_test(session: Session, hook: Webhook, now: datetime) -> Delivery:

@@ -35,7 +35,7 @@ class _Queue:
 
     def receive(self, at=0, num=64, run_id=None, visibility=60):
         return self.database.write_now(
-            lambda s: reward_queue.receive(s, num, visibility, run_id, seconds(at))
+            lambda s: reward_queue.receive(s, num, visibility, run_id, seconds(at)).messages
         )
 
     def __getattr__(self, name):
