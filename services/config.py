@@ -26,7 +26,14 @@ Role = Literal["teacher", "generator", "fake_score", "surrogate", "surrogate_ema
 
 BUNDLED = Path(__file__).parent / "demo"
 BUNDLED_MODELS = ("teacher", "student")
-REWARD_KINDS = ("geneval", "ocr", "jpeg_compressibility", "jpeg_incompressibility", "vlm_judge")
+REWARD_KINDS = (
+    "geneval",
+    "ocr",
+    "jpeg_compressibility",
+    "jpeg_incompressibility",
+    "vlm_judge",
+    "human",
+)
 _PYTHON_REWARD = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -93,6 +100,44 @@ class PromptsConfig(Section):
     """Prompts that only the evaluator sees."""
 
 
+class HumanOptions(Section):
+    """Options of a reward of kind `human`: whom to ask about what, and who waits for the answer."""
+
+    url: str = Field(pattern=r"^https?://[^/@\s]+/?$")
+    """The label service, such as http://127.0.0.1:8321."""
+    key_env: str = "TDMR1_LABELS_KEY"
+    """Name of the environment variable that holds a service key, where the workers run."""
+    question: str = "like"
+    """Id of the question that people answer."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the groups that people are asked about; the freshest, then those whose automatic
+    rewards differ most."""
+    max_open_groups: int = Field(default=64, ge=1)
+    """Groups with people at once."""
+    groups_per_hour: float | None = Field(default=None, gt=0)
+    """What people's time is worth; None is no bound."""
+    max_candidate_age: int = Field(default=1, ge=0)
+    """Policy versions after which a group that could not be sent is let go."""
+    overlap: int | None = Field(default=None, ge=1, le=20)
+    """People who label a group; None leaves it to the service."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Of this run's groups among those of others."""
+    wait: Literal["never", "up_to_s", "block"] = "never"
+    """Whether a group waits for its labels before the surrogate trains on its other rewards."""
+    wait_s: float = Field(default=60, gt=0)
+    """How long it does with `up_to_s`."""
+    deadline_s: float = Field(default=600, gt=0)
+    """Seconds until people's answer is no longer waited for by anybody."""
+    late_labels: Literal["reward_model_only", "revise"] = "reward_model_only"
+    """Whether groups are kept for verdicts that change after they were trained on."""
+    poll_s: float = Field(default=1.0, gt=0)
+    """Seconds between looks for answers."""
+    visibility_s: int = Field(default=60, ge=1, le=43200)
+    """Seconds after which an answer that was lost on its way comes again."""
+    std_floor: float = Field(default=0.1, gt=0)
+    """What the spread of posterior means is taken for at least: they differ by chance, too."""
+
+
 class RewardConfig(Section):
     """One reward and its pool of workers."""
 
@@ -128,6 +173,26 @@ class RewardConfig(Section):
             "or your own as python:module:Class",
         )
         return kind
+
+    @model_validator(mode="after")
+    def _readable_options(self) -> "RewardConfig":
+        if self.kind == "human":
+            check_keys(HumanOptions, self.options, f"reward {self.name!r}: options")
+            try:
+                HumanOptions.model_validate(self.options)
+            except ValidationError as error:
+                raise ValueError(readable(error, f"reward {self.name!r}: options")) from None
+            _require(
+                self.num_workers == 1,
+                f"reward {self.name!r}: num_workers={self.num_workers}; kind human has 1, which "
+                "only passes groups on: the people are at the label service",
+            )
+        return self
+
+    @property
+    def human(self) -> HumanOptions | None:
+        """Its options where it is people who judge."""
+        return HumanOptions.model_validate(self.options) if self.kind == "human" else None
 
     @field_validator("weight")
     @classmethod
@@ -204,6 +269,8 @@ class EvaluationConfig(Section):
     """The teacher's guidance scale; 1 is none."""
     score_teacher: bool = False
     """Evaluate the teacher once at the begin."""
+    rewards: list[RewardConfig] = Field(default_factory=list)
+    """More judges of held-out images, which nothing is trained on."""
 
 
 class CheckpointConfig(Section):
@@ -256,6 +323,7 @@ class RunConfig(Section):
     def _fits_together(self) -> "RunConfig":
         self._check_model()
         self._check_rewards()
+        self._check_people()
         self._check_ranks()
         self._check_flow()
         return self
@@ -279,13 +347,58 @@ class RunConfig(Section):
         )
 
     def _check_rewards(self) -> None:
-        names = [reward.name for reward in self.rewards]
+        names = [reward.name for reward in (*self.rewards, *self.evaluation.rewards)]
         twice = sorted({name for name in names if names.count(name) > 1})
         _require(not twice, f"rewards: name {', '.join(twice)} is used twice; names are unique")
+        _require(
+            self.evaluation.num_images == 0 or bool(self.judges),
+            f"evaluation.num_images={self.evaluation.num_images}, but no reward can judge without "
+            "people; give evaluation.rewards or set evaluation.num_images=0",
+        )
         _require(
             self.evaluation.num_images == 0 or self.prompts.heldout is not None,
             f"evaluation.num_images={self.evaluation.num_images} needs prompts.heldout; "
             "give held-out prompts or set evaluation.num_images=0",
+        )
+
+    def _check_people(self) -> None:
+        _require(
+            not any(reward.human for reward in self.evaluation.rewards),
+            "evaluation.rewards: kind human cannot judge held-out images, since nobody waits for "
+            "people there; give an automatic reward",
+        )
+        people = [reward for reward in self.rewards if reward.human]
+        _require(
+            len(people) <= 1,
+            f"rewards: {len(people)} of kind human; one run asks one question of its people",
+        )
+        for reward in people:
+            self._check_human(reward.name, reward.human)
+
+    def _check_human(self, name: str, human: HumanOptions | None) -> None:
+        algorithm = self.algorithm
+        replay, advantages = algorithm.replay, algorithm.advantages
+        assert human is not None
+        _require(
+            not algorithm.on_policy,
+            f"reward {name!r} is of people, who are late: use an async run, with "
+            "algorithm.replay.max_staleness_generator of at least 1 (got 0)",
+        )
+        _require(
+            advantages.per_step == "terminal",
+            f"reward {name!r}: people see final images only; use "
+            f"algorithm.advantages.per_step=terminal (got {advantages.per_step})",
+        )
+        _require(
+            len(self.rewards) == 1 or advantages.combination == "per_reward_advantage",
+            f"reward {name!r} is missing for most groups, so it cannot be added to the others raw; "
+            "use algorithm.advantages.combination=per_reward_advantage",
+        )
+        _require(
+            replay.capacity_groups >= human.max_open_groups + algorithm.num_groups,
+            f"algorithm.replay.capacity_groups={replay.capacity_groups} cannot keep reward "
+            f"{name!r}'s max_open_groups={human.max_open_groups} while people look at them; use at "
+            f"least {human.max_open_groups + algorithm.num_groups}",
         )
 
     def _check_ranks(self) -> None:
@@ -331,6 +444,21 @@ class RunConfig(Section):
     def reward_names(self) -> tuple[str, ...]:
         """Names of the rewards, in the order of every R axis."""
         return tuple(reward.name for reward in self.rewards)
+
+    @property
+    def automatic_rewards(self) -> list[RewardConfig]:
+        """The rewards that need no people."""
+        return [reward for reward in self.rewards if reward.human is None]
+
+    @property
+    def human_reward(self) -> RewardConfig | None:
+        """The reward that people give, if there is one."""
+        return next((reward for reward in self.rewards if reward.human), None)
+
+    @property
+    def judges(self) -> list[RewardConfig]:
+        """What held-out images are scored by."""
+        return [*self.automatic_rewards, *self.evaluation.rewards]
 
     @property
     def reward_weights(self) -> tuple[float, ...]:

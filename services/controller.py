@@ -2,6 +2,7 @@
 
     prompts -> rollout.generate -> RolloutGroup -> replay.add ----------------------.
                      '-> images -> rewards.evaluate -> RewardRecord -> replay.attach_rewards
+                            '-> people.submit ... people.collect ----------^ (late)
     replay.draw_rewarded -> surrogate.update -> publish_weights -> generator.load_surrogate
     replay.draw_fresh -> generator.update_fake_score, update_generator -> publish_weights
                                                -> rollout.load_weights, policy_version + 1
@@ -57,6 +58,7 @@ class Controller:
     ) -> None:
         self.config, self.algorithm = config, config.algorithm
         self.rollout, self.rewards, self.replay = crew.rollout, crew.rewards, crew.replay
+        self.people = crew.people
         self.surrogate, self.generator = crew.surrogate, crew.generator
         self.evaluator, self.recorder = crew.evaluator, crew.recorder
         self.prompts, self.folder, self.telemetry = prompts, folder, telemetry
@@ -102,6 +104,10 @@ class Controller:
         for handle in self.rollout.handles:
             if handle.name == worker:
                 await handle.load_weights.remote(self._published)
+        for people in self.people.values():
+            for handle in people.handles:
+                if handle.name == worker:
+                    await handle.adopt.remote(self.replay.pending.remote())
 
     async def _begin(self) -> None:
         """Hand out the first weights, and score where the run starts from."""
@@ -191,6 +197,37 @@ class Controller:
         self.telemetry.add("seconds/reward", seconds)
         self.telemetry.add(f"seconds/reward/{name}", seconds)
         return records
+
+    async def ask(self, name: str, images: Reference, judged: Sequence[Reference]) -> None:
+        """Offer groups to people, with what the automatic rewards said of them."""
+        (records, numbers), seconds = await self.people[name].run(
+            "submit", self.policy_version, images, *judged, num_returns=2
+        )
+        self.see(await self.replay.attach_rewards.remote(records))
+        self.telemetry.add(f"seconds/reward/{name}", seconds)
+        self._note_people(name, await numbers)
+
+    async def hear(self, name: str) -> None:
+        """Give the buffer what people have said since; only then may the service forget it."""
+        people = self.people[name]
+        (records, numbers, receipts), seconds = await people.run(
+            "collect", self.policy_version, num_returns=3
+        )
+        self.see(await self.replay.attach_rewards.remote(records))
+        await people.run("acknowledge", await receipts)
+        self.telemetry.add(f"seconds/reward/{name}", seconds)
+        self._note_people(name, await numbers)
+
+    def _note_people(self, name: str, numbers: dict[str, float]) -> None:
+        """Counts add up until the next line; what is waiting now, and means, stand as they are."""
+        ready = numbers.get("ready", 0.0)
+        for key, value in numbers.items():
+            if key in ("open", "candidates"):
+                self.telemetry.note({f"reward/{name}/{key}": value})
+            elif key in ("latency_s", "staleness"):
+                self.telemetry.note({f"reward/{name}/{key}": value / ready})
+            else:
+                self.telemetry.add(f"reward/{name}/{key}", value)
 
     def see(self, counts: dict[str, float]) -> None:
         """Take the buffer's counts, unless newer ones have overtaken them on the way."""

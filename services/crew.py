@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from services.config import RunConfig
+from services.config import RewardConfig, RunConfig
 from services.run_store.run_folder import RunFolder
 from services.runtime.handles import Handle, HostSpec, Recipe
 from services.runtime.pool import Pool
@@ -19,6 +19,8 @@ class Crew:
     """Generate groups."""
     rewards: Mapping[str, Pool]
     """Reward name to the workers that judge by it."""
+    people: Mapping[str, Pool]
+    """Reward name to the one worker that passes groups on to people."""
     replay: Handle
     """Holds the groups."""
     surrogate: Handle
@@ -33,7 +35,7 @@ class Crew:
 
 def plan(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
     """The run's processes, with what each reserves; nothing is started."""
-    return [*_networks(config, folder), *_rewards(config), *_keepers(config, folder)]
+    return [*_networks(config, folder), *_rewards(config, folder), *_keepers(config, folder)]
 
 
 def assemble(config: RunConfig, handles: Mapping[str, Handle]) -> Crew:
@@ -42,8 +44,13 @@ def assemble(config: RunConfig, handles: Mapping[str, Handle]) -> Crew:
         rollout=Pool([handles[f"rollout-{i}"] for i in range(_num_rollout_workers(config))]),
         rewards={
             reward.name: Pool([handles[f"reward-{reward.name}-{i}"] for i in range(workers)])
-            for reward in config.rewards
+            for reward in config.automatic_rewards
             for workers in [reward.num_workers]
+        },
+        people={
+            reward.name: Pool([handles[f"reward-{reward.name}-0"]])
+            for reward in config.rewards
+            if reward.human
         },
         replay=handles["replay"],
         surrogate=handles["surrogate"],
@@ -98,11 +105,18 @@ def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
     ]
 
 
-def _rewards(config: RunConfig) -> list[HostSpec]:
+def _rewards(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
+    def recipe(reward: RewardConfig, index: int) -> Recipe:
+        if reward.human is None:
+            return Recipe("services.reward.worker:RewardWorker", (reward, index))
+        sampler = {"nfe": config.algorithm.sampler.num_steps, "seed": config.run.seed}
+        arguments = (reward, folder.id, config.algorithm.group_size, sampler)
+        return Recipe("services.reward.human:HumanRewardWorker", arguments)
+
     return [
         HostSpec(
             name := f"reward-{reward.name}-{index}",
-            {name: Recipe("services.reward.worker:RewardWorker", (reward, index))},
+            {name: recipe(reward, index)},
             num_cpus=reward.num_cpus,
             num_gpus=reward.num_gpus,
             threads=config.cluster.threads_per_worker,

@@ -1,4 +1,4 @@
-"""The async run: Algorithm 1's calls in four loops that wait for as little as they can.
+"""The async run: Algorithm 1's calls in loops that wait for as little as they can.
 
 Rewards feed the surrogate alone, so a slow judge costs the surrogate freshness and nobody else
 anything. What a loop waits for is a count of the buffer or a free slot; `Changes` wakes it.
@@ -6,7 +6,9 @@ anything. What a loop waits for is a count of the buffer or a free slot; `Change
     loop       waits for                        unblocked by
     rollout    a free slot                      the generator's draws
     reward     images                           rollout
-    surrogate  num_groups rewarded groups       reward
+    ask        judged images                    reward
+    hear       a while                          the clock
+    surrogate  num_groups rewarded groups       reward, hear
     generator  num_groups fresh groups          rollout
 """
 
@@ -32,7 +34,7 @@ class _Call:
 
 
 class Loops:
-    """The four loops over one controller's workers."""
+    """The loops over one controller's workers."""
 
     def __init__(self, controller: "Controller") -> None:
         self.run = controller
@@ -40,8 +42,12 @@ class Loops:
         self.num_groups = config.algorithm.num_groups
         self.num_generating = 0
         self.training = False
+        self.surrogate_waits = False
         self.to_judge: dict[str, asyncio.Queue[_Call]] = {
             name: asyncio.Queue() for name in controller.rewards
+        }
+        self.to_ask: dict[str, asyncio.Queue[_Call]] = {
+            name: asyncio.Queue() for name in controller.people
         }
         self._surrogate_weights: Reference | None = None
         self._publishing: asyncio.Task[Any] | None = None
@@ -51,6 +57,9 @@ class Loops:
         yield from (self.rollout_loop() for _ in self.run.rollout.handles)
         for name, pool in self.run.rewards.items():
             yield from (self.reward_loop(name) for _ in pool.handles)
+        for name in self.run.people:
+            yield self.ask_loop(name)
+            yield self.hear_loop(name)
         yield self.surrogate_loop()
 
     async def rollout_loop(self) -> None:
@@ -71,8 +80,10 @@ class Loops:
                 call = _Call(*await run.generate(requests))
             finally:
                 self.num_generating -= count
-            for name in self.to_judge:
-                self._hand_over(name, call)
+            for name, queue in self.to_judge.items():
+                self._hand_over(name, queue, call)
+            if not self.to_judge:
+                await self._judged(call)
             run.changes.tell()
 
     async def reward_loop(self, name: str) -> None:
@@ -90,11 +101,50 @@ class Loops:
                 continue
             call.records.append(await run.judge(name, call.images))
             if len(call.records) == len(run.rewards):
-                await run.record(call.images, call.records)
+                await self._judged(call)
 
-    def _hand_over(self, name: str, call: _Call) -> None:
+    async def ask_loop(self, name: str) -> None:
+        """Offer what was generated to people, once the automatic rewards have judged it.
+
+        Consumes images and records. Produces groups at the label service. Waits for judged images,
+        never for a person. Unblocked by the reward loops, or by rollout where nothing else judges.
+        """
+        while True:
+            images = self.to_ask[name].get()
+            call = await self.run.patience.wait(images, f"images for {name}", True)
+            await self.run.ask(name, call.images, call.records)
+
+    async def hear_loop(self, name: str) -> None:
+        """Fetch what people have said by now.
+
+        Consumes the label service's reward queue. Produces reward records in the buffer, later
+        revisions too. Waits a while between looks. Unblocked by the clock: people come and go.
+        """
+        reward = next(reward for reward in self.run.config.rewards if reward.name == name)
+        assert reward.human is not None
+        looked = time.perf_counter()
+        while True:
+            await asyncio.sleep(reward.human.poll_s)
+            since, looked = looked, time.perf_counter()
+            if self._lacks_people():
+                self.run.telemetry.add("seconds/human_wait", looked - since)
+            await self.run.hear(name)
+
+    def _lacks_people(self) -> bool:
+        """Whether the surrogate waits for a batch that only people's answers would fill."""
+        counts = self.run.counts
+        whole = counts.get("rewarded", 0) + counts.get("pending", 0)
+        return self.surrogate_waits and not self._has("rewarded") and whole >= self.num_groups
+
+    async def _judged(self, call: _Call) -> None:
+        """All automatic rewards have spoken: store the images, and offer them to people."""
+        for name, queue in self.to_ask.items():
+            self._hand_over(name, queue, call)
+        await self.run.record(call.images, call.records)
+
+    def _hand_over(self, name: str, queue: asyncio.Queue[_Call], call: _Call) -> None:
         """Queue images for a reward, letting go of the oldest where the buffer has let go too."""
-        queue, config = self.to_judge[name], self.run.config
+        config = self.run.config
         capacity = config.algorithm.replay.capacity_groups
         if queue.qsize() * config.cluster.rollout_groups >= capacity:
             queue.get_nowait()
@@ -106,11 +156,13 @@ class Loops:
 
         Consumes rewarded groups, each reward revision once. Produces surrogate weights, which the
         generator takes when it comes by. Waits for num_groups of them, for as long as it takes.
-        Unblocked by the reward loops.
+        Unblocked by the reward loops, and by people's answers.
         """
         run = self.run
         while True:
+            self.surrogate_waits = True
             await self._until(lambda: self._ready("rewarded"), "rewarded groups")
+            self.surrogate_waits = False
             rewarded = run.replay.draw_rewarded.remote(run.policy_version)
             metrics = await run.learned("surrogate", run.surrogate.update.remote(rewarded))
             if "skipped" not in metrics:

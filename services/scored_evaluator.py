@@ -7,6 +7,6 @@ from services.reward.worker import RewardWorker
 
 
 def make_evaluator(config: RunConfig, folder: str, backbone: Backbone | None = None) -> Evaluator:
-    """An evaluator whose judges are one worker of each reward, in this process."""
-    judges = {reward.name: RewardWorker(reward) for reward in config.rewards}
+    """An evaluator whose judges are one worker of each automatic reward, in this process."""
+    judges = {reward.name: RewardWorker(reward) for reward in config.judges}
     return Evaluator(config, folder, judges, backbone)

@@ -48,8 +48,12 @@ def check_inputs(config: RunConfig) -> None:
     prompts = read_prompts(config.prompts.train)
     if config.prompts.heldout is not None:
         prompts += read_prompts(config.prompts.heldout)
-    for reward in config.rewards:
+    for reward in (*config.automatic_rewards, *config.evaluation.rewards):
         check_requirements(reward, prompts)
+    if config.human_reward is not None:
+        from services.reward.human import check_service
+
+        check_service(config.human_reward)
 
 
 def watched_train(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None:

@@ -1,26 +1,33 @@
 """The replay buffer as a worker: groups come in, batches go out, the controller sees counts.
 
 It remembers the newest policy version it was told of, so every count is of what may be drawn now.
+It also has the clock that ends the waiting for people.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.config import RunConfig
 from tdm_core.advantages import AdvantageNormaliser
 from tdm_core.batches import fresh_batch, rewarded_batch
-from tdm_core.replay_buffer import ReplayBuffer
+from tdm_core.replay_buffer import LateRewards, ReplayBuffer
 from tdm_core.types import FreshBatch, RewardedBatch, RewardRecord, RolloutGroup
 
 Counts = dict[str, float]
+
+GRACE_S = 120.0
+"""How much later than the deadline a group is given up that nobody has told the end of."""
 
 
 class ReplayWorker:
     """Owns the run's one buffer and the advantages' rolling statistics."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
         algorithm = config.algorithm
         num_steps = algorithm.sampler.num_steps
+        self.human = config.human_reward.human if config.human_reward else None
         self.num_groups = algorithm.num_groups
         self.reward_names = config.reward_names
         self.buffer = ReplayBuffer(
@@ -28,11 +35,15 @@ class ReplayWorker:
             self.reward_names,
             num_steps,
             num_slots=num_steps if algorithm.advantages.per_step == "gain" else 1,
+            late=_late_rewards(config),
         )
-        self.normaliser = AdvantageNormaliser(algorithm.advantages, config.reward_weights)
+        floors = [reward.human.std_floor if reward.human else 0.0 for reward in config.rewards]
+        self.normaliser = AdvantageNormaliser(algorithm.advantages, config.reward_weights, floors)
         self.policy_version = 0
         self._drawn: Counts = {}
         self._change = 0
+        self._clock = clock
+        self._pending_since: dict[int, float] = {}
 
     def add(self, groups: Sequence[RolloutGroup]) -> Counts:
         """Store rollouts; counts, with `added_version`, the version that made the oldest."""
@@ -62,6 +73,8 @@ class ReplayWorker:
         if groups is None:
             return None
         self._note("surrogate", [rewarded.group.policy_version for rewarded in groups])
+        if self.human:
+            self._drawn["label_weight"] = sum(rewarded.weight for rewarded in groups) / len(groups)
         return rewarded_batch(groups, self.normaliser, self.reward_names)
 
     def counts(self, policy_version: int = 0) -> Counts:
@@ -70,10 +83,26 @@ class ReplayWorker:
         `change` grows with every answer, so that an overtaken one can be told.
         """
         self._see(policy_version)
+        if self.human:
+            self._end_waits()
         self.buffer.evict(self.policy_version)
         self._change += 1
         ready = self.buffer.num_ready(self.policy_version)
         return ready | vars(self.buffer.counts) | self._drawn | {"change": self._change}
+
+    def pending(self) -> list[int]:
+        """Groups that lack nothing but people's answer."""
+        return self.buffer.pending()
+
+    def _end_waits(self) -> None:
+        """Let groups go that have waited long enough, and give up those that nobody answers for."""
+        assert self.human is not None
+        now, since = self._clock(), self._pending_since
+        self._pending_since = {gid: since.get(gid, now) for gid in self.buffer.pending()}
+        waited = [(gid, now - start) for gid, start in self._pending_since.items()]
+        if self.human.wait == "up_to_s":
+            self.buffer.stop_waiting([gid for gid, s in waited if s >= self.human.wait_s])
+        self.buffer.give_up([gid for gid, s in waited if s >= self.human.deadline_s + GRACE_S])
 
     def _see(self, policy_version: int) -> None:
         self.policy_version = max(self.policy_version, policy_version)
@@ -100,3 +129,11 @@ class ReplayWorker:
         self.buffer.load_state_dict({"tensors": tensors, "facts": facts["buffer"]})
         self.normaliser.load_state(facts["normaliser"])
         self.policy_version = facts["policy_version"]
+
+
+def _late_rewards(config: RunConfig) -> LateRewards:
+    reward = config.human_reward
+    human = reward.human if reward else None
+    if reward is None or human is None:
+        return LateRewards()
+    return LateRewards((reward.name,), human.wait != "never", human.late_labels == "revise")

@@ -1,0 +1,351 @@
+"""People's likes as a reward: groups go to the label service, and what people say comes back.
+
+    submit       images -> the service, as far as the sampling policy wants; `pending`, or `expired`
+                 for a group that nobody will be asked about
+    collect      reward messages -> `ready` with the posterior mean mu, or `expired`
+    acknowledge  once their records are in the buffer, and not before: a message that was lost on
+                 its way comes again, and the buffer tells repeats by the record's revision
+Nothing here waits for a person. A service that cannot be reached costs labels, never the run,
+unless `on_failure` says so.
+"""
+
+import io
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from services.config import RewardConfig
+from services.label_client.client import LabelClient
+from services.label_client.errors import LabelServiceError, LabelServiceUnreachableError
+from services.label_client.models import RewardImage, RewardMessage
+from services.reward.contract import MAX_REASON
+from services.reward.label_sampling import Candidate, LabelSampling
+from services.reward.worker import RewardError
+from tdm_core.types import ImageGroup, RewardRecord, RewardState
+
+GRACE_S = 60.0
+"""How long after its deadline a group is waited for that the service says nothing of."""
+REST_S = 10.0
+"""Pause after a service that could not be reached."""
+MAX_MESSAGES = 64
+MAX_LOOKS = 16
+"""Groups looked up one by one in a call, after a restart."""
+TIMEOUT_S = 10.0
+WARN_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Collected:
+    """What one call brought: records and what telemetry wants to know of them."""
+
+    records: list[RewardRecord] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def count(self, name: str, value: float = 1.0) -> None:
+        """Add to a number."""
+        self.numbers[name] = self.numbers.get(name, 0.0) + value
+
+
+def label_client(reward: RewardConfig) -> LabelClient:
+    """The client of a human reward; ValueError where the key is missing."""
+    human = reward.human
+    assert human is not None
+    key = os.environ.get(human.key_env, "").strip()
+    if not key:
+        raise ValueError(
+            f"reward {reward.name!r} (human): the environment variable {human.key_env} is not set; "
+            "put a service key of the label service into it (tdm-r1 keys create --role service)"
+        )
+    return LabelClient(human.url, key, timeout_s=TIMEOUT_S, retries=2)
+
+
+def check_service(reward: RewardConfig, client: LabelClient | None = None) -> None:
+    """Raise ValueError unless the service answers, takes the key and knows the question."""
+    human = reward.human
+    assert human is not None
+    who = f"reward {reward.name!r} (human): {human.url}"
+    try:
+        with client or label_client(reward) as asked:
+            asked.receive(max_groups=1, visibility_s=1, run_id="tdm-r1.check")
+            asked.request("GET", f"/questions/{human.question}")
+    except LabelServiceUnreachableError as error:
+        raise ValueError(f"{who} cannot be reached: {error}; start it with tdm-r1 serve") from error
+    except LabelServiceError as error:
+        if error.status == 404:
+            error_text = f"knows no question {human.question!r}; an admin makes it, or name another"
+            raise ValueError(f"{who} {error_text}") from error
+        raise ValueError(f"{who} refuses the key in {human.key_env}: {error}") from error
+
+
+class HumanRewardWorker:
+    """One run's door to the people; a plain class that remembers only who has been asked."""
+
+    def __init__(
+        self,
+        reward: RewardConfig,
+        run_id: str,
+        group_size: int,
+        sampler: Mapping[str, int] | None = None,
+        client: LabelClient | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`sampler` is told to the service with each group; `clock` gives seconds."""
+        assert reward.human is not None
+        self._settings, self._options = reward, reward.human
+        self._run_id, self._group_size = run_id, group_size
+        self._sampler = dict(sampler or {})
+        self._client = client or label_client(reward)
+        self._clock = clock
+        self._sampling = LabelSampling(self._options, clock)
+        self._asked: dict[int, float] = {}
+        """Groups that people have, and when they got them."""
+        self._unsure: list[int] = []
+        self._rest_until = self._warned_at = -math.inf
+
+    def submit(
+        self,
+        policy_version: int,
+        groups: Sequence[ImageGroup],
+        *judged: Sequence[RewardRecord],
+    ) -> tuple[list[RewardRecord], dict[str, float]]:
+        """Offer groups with what automatic rewards say of them; records, and numbers to watch."""
+        self._sampling.offer(groups, [record for records in judged for record in records])
+        found = _Collected()
+        self._send(policy_version, found)
+        return found.records, self._numbers(found)
+
+    def collect(
+        self, policy_version: int
+    ) -> tuple[list[RewardRecord], dict[str, float], list[str]]:
+        """Records that arrived since the last look, numbers to watch, receipts to acknowledge.
+
+        Never raises because the service is away: then there are none.
+        """
+        found, receipts = _Collected(), []
+        self._send(policy_version, found)
+        if self._clock() >= self._rest_until:
+            try:
+                receipts = self._receive(policy_version, found)
+                self._look_up(found)
+            except (LabelServiceError, LabelServiceUnreachableError) as error:
+                self._away(error, found)
+        self._expire(found)
+        return found.records, self._numbers(found), receipts
+
+    def acknowledge(self, receipts: Sequence[str]) -> int:
+        """Tell the service that these answers are safe; how many it took."""
+        try:
+            results = self._client.ack(receipts) if receipts else []
+        except (LabelServiceError, LabelServiceUnreachableError) as error:
+            logger.warning("%s: %s; the answers will come again", self._who, error)
+            return 0
+        return sum(result.status == 200 for result in results)
+
+    def adopt(self, group_ids: Sequence[int]) -> int:
+        """After a restart: groups that the buffer waits for; the service is asked about each."""
+        unknown = [group_id for group_id in group_ids if group_id not in self._asked]
+        self._unsure += unknown
+        return len(unknown)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
+
+    @property
+    def _who(self) -> str:
+        return f"reward {self._settings.name!r} (human)"
+
+    def _numbers(self, found: _Collected) -> dict[str, float]:
+        waiting = {"open": len(self._asked), "candidates": self._sampling.num_candidates}
+        return found.numbers | {name: float(count) for name, count in waiting.items()}
+
+    # Asking
+
+    def _send(self, policy_version: int, found: _Collected) -> None:
+        """Ask about as many candidates as may be, and let the others go whose time is over."""
+        choice = self._sampling.choose(len(self._asked), policy_version)
+        for candidate in choice.let_go:
+            group_id = candidate.images.group_id
+            found.records += self._settled(group_id, "expired", "people were not asked")
+            found.count("declined")
+        for place, candidate in enumerate(choice.send):
+            try:
+                if self._clock() < self._rest_until:
+                    raise LabelServiceUnreachableError("it could not be reached a moment ago")
+                self._ask(candidate, found)
+            except LabelServiceUnreachableError as error:
+                self._away(error, found)
+                self._sampling.put_back(choice.send[place:])
+                return
+
+    def _ask(self, candidate: Candidate, found: _Collected) -> None:
+        images = candidate.images
+        try:
+            digests = [self._client.put_image(_png(image)) for image in images.images_GS3HW[:, -1]]
+            self._client.put_group(self._name(images.group_id), self._body(candidate, digests))
+        except LabelServiceError as error:
+            if error.status >= 500 or error.status == 429:
+                raise LabelServiceUnreachableError(str(error)) from error
+            # The group is there already where a worker died just after it had sent it.
+            if error.code != "group-exists":
+                self._refused(error)
+                found.records += self._settled(images.group_id, "failed", str(error))
+                found.count("failed")
+                return
+        self._asked[images.group_id] = self._clock()
+        found.records += self._settled(images.group_id, "pending", "people were asked")
+        found.count("sent")
+
+    def _body(self, candidate: Candidate, digests: Sequence[str]) -> dict[str, Any]:
+        images, options = candidate.images, self._options
+        deadline = datetime.now(UTC) + timedelta(seconds=options.deadline_s)
+        body: dict[str, Any] = {
+            "run_id": self._run_id,
+            "prompt": {"id": images.prompt.prompt_id, "text": images.prompt.text},
+            "policy_version": images.policy_version,
+            "question_id": options.question,
+            "sampler": self._sampler,
+            "images": [{"index": i, "sha256": digest} for i, digest in enumerate(digests)],
+            "auto_rewards": candidate.automatic,
+            "priority": options.priority,
+            "deadline_at": deadline.isoformat(),
+        }
+        return body if options.overlap is None else body | {"overlap": options.overlap}
+
+    # Hearing
+
+    def _receive(self, policy_version: int, found: _Collected) -> list[str]:
+        messages = self._client.receive(
+            MAX_MESSAGES, self._options.visibility_s, run_id=self._run_id
+        )
+        for message in messages:
+            self._hear(message, policy_version - message.policy_version, found)
+        return [message.receipt for message in messages]
+
+    def _hear(self, message: RewardMessage, staleness: int, found: _Collected) -> None:
+        group_id = int(message.group_id.removeprefix(self._name("")))
+        since = self._asked.pop(group_id, None)
+        latency_s = 0.0 if since is None else self._clock() - since
+        if message.state == "expired":
+            found.count("expired")
+            found.records += self._settled(
+                group_id, "expired", "people's time ran out", message.reward_revision
+            )
+            return
+        found.count("ready")
+        found.count("revised", float(message.reward_revision > 1))
+        found.count("votes", sum(image.n for image in message.images))
+        found.count("latency_s", latency_s)
+        found.count("staleness", staleness)
+        found.records += [
+            self._verdict(group_id, image, message.reward_revision, latency_s)
+            for image in message.images
+        ]
+
+    def _verdict(
+        self, group_id: int, image: RewardImage, revision: int, latency_s: float
+    ) -> RewardRecord:
+        """The posterior mean as a record; `failed` where there is none."""
+        usable = image.mu is not None and math.isfinite(image.mu)
+        return RewardRecord(
+            group_id=group_id,
+            sample=image.index,
+            slot=0,
+            reward=self._settings.name,
+            state="ready" if usable else "failed",
+            value=image.mu if usable else None,
+            version=self._options.question,
+            parts={"n": image.n, "rho": image.rho},
+            reason="" if usable else f"mu is {image.mu}",
+            latency_s=latency_s,
+            revision=revision,
+        )
+
+    def _look_up(self, found: _Collected) -> None:
+        """What became of groups that an earlier worker had asked about."""
+        while self._unsure and found.numbers.get("looked_up", 0.0) < MAX_LOOKS:
+            group_id = self._unsure[0]
+            try:
+                path = f"/aggregates/{self._name(group_id)}"
+                told = self._client.request("GET", path).json()
+            except LabelServiceError as error:
+                if error.status != 404:
+                    raise
+                told = {"state": "lost"}
+            self._unsure.pop(0)
+            found.count("looked_up")
+            self._learn(group_id, told, found)
+
+    def _learn(self, group_id: int, told: Mapping[str, Any], found: _Collected) -> None:
+        if told["state"] == "open":
+            self._asked[group_id] = self._clock()
+        elif told["state"] in ("ready", "consumed"):
+            found.count("ready")
+            found.records += [
+                self._verdict(
+                    group_id, RewardImage.model_validate(image), told["reward_revision"], 0.0
+                )
+                for image in told["images"]
+            ]
+        else:
+            found.count("expired")
+            found.records += self._settled(group_id, "expired", "nobody has it any more")
+
+    def _expire(self, found: _Collected) -> None:
+        """People's time is over, whether or not the service is there to say so."""
+        last = self._clock() - self._options.deadline_s - GRACE_S
+        for group_id in [group_id for group_id, since in self._asked.items() if since <= last]:
+            del self._asked[group_id]
+            found.count("expired")
+            found.records += self._settled(group_id, "expired", "no answer in time")
+
+    # Records without a value, and faults
+
+    def _settled(
+        self, group_id: int, state: RewardState, reason: str, revision: int = 0
+    ) -> list[RewardRecord]:
+        """A record without a value for every image of a group."""
+        name, reason = self._settings.name, reason[:MAX_REASON]
+        return [
+            RewardRecord(group_id, i, 0, name, state, None, reason=reason, revision=revision)
+            for i in range(self._group_size)
+        ]
+
+    def _name(self, group_id: object) -> str:
+        return f"{self._run_id}-{group_id}"
+
+    def _refused(self, error: LabelServiceError) -> None:
+        if self._settings.on_failure == "stop_run":
+            raise RewardError(
+                f"{self._who}: the label service refused a group and on_failure is stop_run: "
+                f"{error}; mend it, or set on_failure to drop_group"
+            ) from error
+        logger.warning("%s: the label service refused a group: %s", self._who, error)
+
+    def _away(self, error: Exception, found: _Collected) -> None:
+        found.count("unreachable")
+        now = self._clock()
+        if now >= self._rest_until:
+            self._rest_until = now + REST_S
+        if now >= self._warned_at + WARN_S:
+            self._warned_at = now
+            logger.warning("%s: no labels meanwhile: %s", self._who, error)
+
+
+def _png(image_3HW: Tensor) -> bytes:
+    """(3, H, W) uint8 as a PNG file; lossless, so that people judge what the rewards judge."""
+    file = io.BytesIO()
+    Image.fromarray(image_3HW.permute(1, 2, 0).contiguous().numpy()).save(
+        file, "PNG", compress_level=1
+    )
+    return file.getvalue()
