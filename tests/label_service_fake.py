@@ -75,8 +75,9 @@ class FakeLabelService:
             if found[1] in self.aggregates:
                 return httpx.Response(200, json=self.aggregates[found[1]])
             return httpx.Response(404, json={"code": "not-found", "detail": "no such group"})
-        if path == "/questions/like":
-            return httpx.Response(200, json={"question_id": "like"})
+        if path in ("/questions/like", "/questions/old"):
+            state = "active" if path.endswith("like") else "closed"
+            return httpx.Response(200, json={"question_id": path[-4:], "state": state})
         return httpx.Response(404, json={"code": "not-found", "detail": path})
 
     def _put_group(self, name: str, body: dict[str, Any]) -> httpx.Response:

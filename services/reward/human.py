@@ -77,14 +77,16 @@ def check_service(reward: RewardConfig, client: LabelClient | None = None) -> No
     try:
         with client or label_client(reward) as asked:
             asked.receive(max_groups=1, visibility_s=1, run_id="tdm-r1.check")
-            asked.request("GET", f"/questions/{human.question}")
+            question = asked.request("GET", f"/questions/{human.question}").json()
     except LabelServiceUnreachableError as error:
         raise ValueError(f"{who} cannot be reached: {error}; start it with tdm-r1 serve") from error
     except LabelServiceError as error:
         if error.status == 404:
-            error_text = f"knows no question {human.question!r}; an admin makes it, or name another"
-            raise ValueError(f"{who} {error_text}") from error
+            lack = f"knows no question {human.question!r}; an admin makes it, or name another"
+            raise ValueError(f"{who} {lack}") from error
         raise ValueError(f"{who} refuses the key in {human.key_env}: {error}") from error
+    if question["state"] != "active":
+        raise ValueError(f"{who}: question {human.question!r} is {question['state']}; open it")
 
 
 class HumanRewardWorker:

@@ -166,6 +166,64 @@ def test_impossible_settings_are_refused(sections, message):
     assert message in fault_of(**sections)
 
 
+def people(**options) -> dict:
+    options = {"url": "http://127.0.0.1:8321"} | options
+    return {"name": "human", "kind": "human", "options": options}
+
+
+AUTOMATIC = {"name": "a", "kind": "jpeg_compressibility"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"rewards": [people(url="ftp://x")]}, "options: url"),
+        ({"rewards": [people(fractoin=1)]}, "did you mean 'fraction'"),
+        ({"rewards": [people(wait="sometimes")]}, "wait"),
+        ({"rewards": [people() | {"num_workers": 2}]}, "kind human has 1"),
+        ({"rewards": [people(), people() | {"name": "other"}]}, "one run asks one question"),
+        ({"rewards": [people(), AUTOMATIC]}, "combination=per_reward_advantage"),
+        ({"rewards": [people(max_open_groups=251)]}, "use at least 257"),
+        (
+            {
+                "rewards": [people()],
+                "algorithm": {
+                    "replay": {"max_staleness_generator": 0, "max_staleness_surrogate": 0}
+                },
+            },
+            "use an async run",
+        ),
+        (
+            {"rewards": [people()], "algorithm": {"advantages": {"per_step": "gain"}}},
+            "people see final images only",
+        ),
+        (
+            {"rewards": [AUTOMATIC], "evaluation": {"rewards": [people()]}},
+            "cannot judge held-out images",
+        ),
+        (
+            {"rewards": [AUTOMATIC], "evaluation": {"rewards": [AUTOMATIC]}},
+            "name a is used twice",
+        ),
+        ({"rewards": [people()], "evaluation": {"num_images": 8}}, "give evaluation.rewards"),
+    ],
+)
+def test_impossible_settings_of_people_are_refused(sections, message):
+    assert message in fault_of(**sections)
+
+
+def test_people_judge_in_training_and_automatic_rewards_what_is_held_out():
+    config = config_of(
+        rewards=[AUTOMATIC, people(wait="block")],
+        algorithm={"advantages": {"combination": "per_reward_advantage"}},
+        evaluation={"rewards": [AUTOMATIC | {"name": "b"}]},
+    )
+    assert config.human_reward == config.rewards[1]
+    assert config.rewards[1].human.wait == "block"
+    assert [reward.name for reward in config.automatic_rewards] == ["a"]
+    assert [reward.name for reward in config.judges] == ["a", "b"]
+
+
 def test_missing_files_are_named_with_their_key(toy_file):
     with pytest.raises(ValueError, match=r"prompts\.train: no file .*nowhere\.txt"):
         load_config(toy_file, ["prompts.train=nowhere.txt"])

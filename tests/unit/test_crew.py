@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from services.crew import plan
+from services.crew import assemble, plan
 from services.run_store.run_folder import RunFolder
-from tests.train_cases import toy_run
+from tests.train_cases import reward, toy_run
 
 pytestmark = pytest.mark.unit
 
@@ -66,3 +66,28 @@ def test_the_evaluator_is_there_only_where_it_has_something_to_score(tmp_path: P
 def test_no_worker_module_is_imported_by_a_plan() -> None:
     targets = {recipe.target for host in hosts().values() for recipe in host.workers.values()}
     assert all(target.startswith("services.") and ":" in target for target in targets)
+
+
+def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
+    people = {"name": "human", "kind": "human", "options": {"url": "http://127.0.0.1:1"}}
+    replay = {"max_staleness_generator": 1, "max_staleness_surrogate": 2}
+    advantages = {"combination": "per_reward_advantage"}
+    config = toy_run(
+        Path("runs"),
+        algorithm={"replay": replay, "advantages": advantages},
+        rewards=[reward(num_workers=2), people],
+    )
+    found = {host.name: host for host in plan(config, FOLDER)}
+    door = found["reward-human-0"]
+    assert door.restartable
+    assert door.workers["reward-human-0"].target == "services.reward.human:HumanRewardWorker"
+    crew = assemble(config, {name: Named(name) for host in found.values() for name in host.workers})
+    assert list(crew.rewards) == ["upper_half"]
+    assert [handle.name for handle in crew.people["human"].handles] == ["reward-human-0"]
+
+
+class Named:
+    """A handle that is only looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = self.host = name

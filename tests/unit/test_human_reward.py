@@ -271,3 +271,8 @@ def test_a_service_that_will_not_do_is_told_before_the_run(fault, named):
     service.refusal = (401, "unauthorized") if fault == "key" else None
     with pytest.raises(ValueError, match=named):
         check_service(human(question="nice"), service.client())
+
+
+def test_a_closed_question_is_told_before_the_run():
+    with pytest.raises(ValueError, match="'old' is closed"):
+        check_service(human(question="old"), FakeLabelService().client())

@@ -1,6 +1,6 @@
 """The replay worker: counts tell what may be drawn, versions age it, state goes out and in."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import torch
 from services.replay.worker import ReplayWorker
 from services.rollout.worker import RolloutWorker
 from tdm_core.types import ImageGroup, Prompt, RewardRecord, RolloutGroup
-from tests.train_cases import toy_run
+from tests.train_cases import reward, toy_run
 
 pytestmark = pytest.mark.unit
 
@@ -89,3 +89,98 @@ def test_a_worker_goes_on_from_the_state_of_another(groups) -> None:
     assert asdict(ours)["statistics"] == asdict(theirs)["statistics"]
     assert torch.equal(ours.advantages_NK, theirs.advantages_NK)
     assert torch.equal(ours.fresh.boundaries_NKCHW, theirs.fresh.boundaries_NKCHW)
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def with_people(clock: Clock, **options: object) -> ReplayWorker:
+    """A worker whose groups people judge, too."""
+    url = {"url": "http://127.0.0.1:1", "max_open_groups": 8, "deadline_s": 100}
+    people = {"name": "human", "kind": "human", "options": url | options}
+    replay = {"max_staleness_generator": 1, "max_staleness_surrogate": 2}
+    config = toy_run(
+        Path("runs"),
+        algorithm={
+            "num_groups": 2,
+            "group_size": 3,
+            "replay": replay,
+            "advantages": {"combination": "per_reward_advantage"},
+        },
+        rewards=[reward(), people],
+    )
+    return ReplayWorker(config, clock)
+
+
+def labels(group: RolloutGroup, *mu: float) -> list[RewardRecord]:
+    """People's verdict on every sample."""
+    return [
+        RewardRecord(group.group_id, sample, 0, "human", "ready", value, revision=1)
+        for sample, value in enumerate(mu)
+    ]
+
+
+@pytest.mark.parametrize(("wait", "at_once"), [("never", 2), ("up_to_s", 0), ("block", 0)])
+def test_a_group_waits_for_people_as_long_as_the_config_says(groups, wait, at_once) -> None:
+    clock = Clock()
+    worker = with_people(clock, wait=wait, wait_s=50)
+    worker.add(groups[:2])
+    counts = worker.attach_rewards([record for group in groups[:2] for record in records(group)])
+    assert (counts["rewarded"], counts["pending"]) == (at_once, 2)
+    clock.now = 49
+    assert worker.counts()["rewarded"] == at_once
+    clock.now = 50
+    assert worker.counts()["rewarded"] == (0 if wait == "block" else 2)
+    clock.now = 220  # the deadline and its grace: nobody will answer
+    counts = worker.counts()
+    assert (counts["rewarded"], counts["pending"]) == (2, 0)
+
+
+def test_labels_make_a_new_revision_with_both_terms(groups) -> None:
+    worker = with_people(Clock())
+    worker.add(groups[:2])
+    worker.attach_rewards([record for group in groups[:2] for record in records(group)])
+    first = worker.draw_rewarded(0)
+    assert first is not None
+    assert "reward/human/mean" not in first.statistics
+    assert first.group_weights == (1.0, 1.0)
+    for group in groups[:2]:
+        counts = worker.attach_rewards(labels(group, 0.1, 0.2, 0.9))
+    assert (counts["labelled"], counts["pending"]) == (2, 0)
+    second = worker.draw_rewarded(40)
+    assert second is not None
+    assert second.statistics["reward/human/mean"] == pytest.approx(0.4)
+    assert second.group_weights == (2 ** (-40 / 64),) * 2
+    assert worker.counts()["label_weight"] == pytest.approx(2 ** (-40 / 64))
+    # The automatic term stays as it was; the human one is added to it.
+    assert not torch.equal(first.advantages_NK, second.advantages_NK)
+    assert worker.draw_rewarded(40) is None
+
+
+def test_a_small_difference_of_opinion_is_not_blown_up(groups) -> None:
+    worker = with_people(Clock())
+    worker.add(groups[:2])
+    for group in groups[:2]:
+        failed = [replace(r, state="failed", value=None) for r in records(group)]
+        worker.attach_rewards(failed + labels(group, 0.50, 0.50, 0.53))
+    batch = worker.draw_rewarded(0)
+    assert batch is not None
+    assert batch.advantages_NK[2, 0].item() == pytest.approx(0.02 / 0.1)
+
+
+def test_what_people_said_and_who_waits_goes_out_and_in(groups) -> None:
+    first = with_people(Clock(), wait="block")
+    first.add(groups[:3])
+    first.attach_rewards([record for group in groups[:3] for record in records(group)])
+    first.attach_rewards(labels(groups[0], 0.1, 0.2, 0.9))
+    second = with_people(Clock(), wait="block")
+    second.load_state_dict(first.state_dict())
+    assert second.pending() == first.pending() == [1, 2]
+    assert second.counts()["rewarded"] == 1
