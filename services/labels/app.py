@@ -113,7 +113,7 @@ def create_app(
     state.images = ImageFolder(settings.data_dir / "images")
     state.bell = Bell()
     state.together = Together(state.database, clock, settings)
-    state.limiter = RateLimiter(settings.rates, clock)
+    state.limiter = RateLimiter(dict(settings.rates), clock)
     state.answers = KeptAnswers()
     state.running = Running()
     state.bus = EventBus(state.database)
@@ -123,7 +123,7 @@ def create_app(
     app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
     _surround(app, settings, clock)
     for router in API_ROUTERS:
-        _check_closed(router)
+        check_closed(router)
         app.include_router(router, prefix=API)
     for router in PAGE_ROUTERS:
         app.include_router(router)
@@ -159,7 +159,8 @@ async def _on_store_unavailable(request: Request, error: Exception) -> Response:
     return problems.respond(request.scope, problems.unavailable(str(error)))
 
 
-def _check_closed(router: APIRouter) -> None:
+def check_closed(router: APIRouter) -> None:
+    """AssertionError where a route of the API does not ask who calls it."""
     for route in router.routes:
         if isinstance(route, APIRoute):
             addresses = {(method, API + route.path) for method in route.methods or ()}

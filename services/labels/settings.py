@@ -13,6 +13,25 @@ EVERYWHERE = ("0.0.0.0", "::")
 MIB = 1024 * 1024
 
 
+class Rates(BaseModel):
+    """By what is done; None is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    login: Rate | None = Rate(num=5, per_s=60)
+    """Invites tried, by address."""
+    claim: Rate | None = Rate(num=2, per_s=1)
+    """Groups claimed, by annotator."""
+    label: Rate | None = Rate(num=20, per_s=1)
+    """Labels, by annotator."""
+    requests: Rate | None = Rate(num=100, per_s=1)
+    """Anything, by key or session of a viewer or annotator; services and admins are not limited."""
+
+
+NO_RATES = Rates(login=None, claim=None, label=None, requests=None)
+"""For tests and benchmarks."""
+
+
 class Settings(BaseModel):
     """Everything that can be set, with what a laptop needs as the default."""
 
@@ -69,13 +88,8 @@ class Settings(BaseModel):
     max_staleness: int | None = Field(None, ge=0)
     """Policy versions after which none is made; None is no bound."""
 
-    rates: dict[str, Rate] = {
-        "login": Rate(num=5, per_s=60),
-        "claim": Rate(num=2, per_s=1),
-        "label": Rate(num=20, per_s=1),
-        "requests": Rate(num=100, per_s=1),
-    }
-    """By name; login is by address, the others by key, and only for annotators and viewers."""
+    rates: Rates = Rates()
+    """How often somebody may do something."""
     max_streams: int = Field(4, ge=1)
     """Event streams a key may have open."""
     event_days: float = Field(7, gt=0)

@@ -33,10 +33,13 @@ class _Bucket:
 class RateLimiter:
     """Buckets by (rate's name, whose). The least recently used go first when there are too many."""
 
-    def __init__(self, rates: Mapping[str, Rate], clock: Clock) -> None:
+    def __init__(self, rates: Mapping[str, Rate | None], clock: Clock) -> None:
         self._rates = rates
         self._clock = clock
         self._buckets: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
 
     def take(self, name: str, whose: str, num: int = 1) -> None:
         """Use `num` up; 429 with Retry-After where there are not so many. No rate is no limit."""

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from services.labels.app import create_app
-from services.labels.settings import Settings
+from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.web.keys import ROLES
 from tests.labels.people import BASE_URL, SettableClock, make_key
@@ -82,8 +82,9 @@ def clock() -> SettableClock:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
-    """What the app is made with; a test that needs others overrides this fixture."""
-    return Settings(data_dir=tmp_path / "data", database_url=database_url)
+    """What the app is made with, without limits, since the clock stands still; a test that needs
+    others overrides this fixture."""
+    return Settings(data_dir=tmp_path / "data", database_url=database_url, rates=NO_RATES)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """Browser sessions as an attacker meets them: links, cookies, foreign pages, and time."""
 
 import pytest
+from fastapi.testclient import TestClient
 
+from services.labels.app import create_app
+from services.labels.settings import Rates
 from services.web.auth import COOKIE
 from tests.labels.people import BASE_URL, bearer, invite, log_in
 
@@ -103,7 +106,9 @@ def test_a_foreign_page_cannot_log_a_browser_in(client, keys):
     assert client.post("/api/v1/session", json={"invite": link}).status_code == 201
 
 
-def test_guessing_invites_is_slowed_down(client, clock):
+def test_guessing_invites_is_slowed_down(settings, clock, database):
+    limited = create_app(settings.model_copy(update={"rates": Rates()}), clock, database)
+    client = TestClient(limited, BASE_URL)
     guesses = [
         client.post("/api/v1/session", json={"invite": f"tdmr1i_{n}"}).status_code for n in range(6)
     ]

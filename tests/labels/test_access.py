@@ -1,0 +1,68 @@
+"""Deny by default: the walk over every route, by strangers and by every wrong role."""
+
+import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+from services.labels.app import API_ROUTERS, check_closed
+from services.web.keys import ROLES
+from tests.labels.access import ALLOWED, OPEN, calls_of
+from tests.labels.people import BASE_URL, bearer, log_in
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def database_url(sqlite_url) -> str:
+    """Who may call what does not depend on the database."""
+    return sqlite_url
+
+
+def test_the_table_names_every_operation_and_no_other(app):
+    assert {call.name for call in calls_of(app)} == set(ALLOWED) | OPEN
+
+
+def test_every_operation_of_the_api_is_in_its_schema():
+    routes = [route for router in API_ROUTERS for route in router.routes]
+    assert [route.path for route in routes if not route.include_in_schema] == []
+
+
+def test_strangers_are_turned_away_everywhere(app, client):
+    for call in calls_of(app):
+        if call.name not in OPEN:
+            answer = client.request(call.method, call.address, json={})
+            assert answer.status_code == 401, call
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_does_what_the_table_says_and_nothing_else(app, client, keys, role):
+    for call in calls_of(app):
+        if call.name in OPEN:
+            continue
+        answer = client.request(call.method, call.address, json={}, headers=bearer(keys[role]))
+        assert (answer.status_code == 403) == (role not in ALLOWED[call.name]), (call, answer.text)
+        assert answer.status_code < 500, call
+
+
+@pytest.mark.parametrize("role", ["annotator", "viewer", "admin"])
+def test_a_browser_may_what_a_key_of_its_role_may(app, client, keys, role):
+    csrf = log_in(client, keys["admin"], role)
+    headers = {"Origin": BASE_URL, "X-CSRF-Token": csrf}
+    for call in calls_of(app):
+        if call.name in OPEN or call.name == "DELETE /session":
+            continue
+        status = client.request(call.method, call.address, json={}, headers=headers).status_code
+        assert (status == 403) == (role not in ALLOWED[call.name]), (call, status)
+
+
+def test_a_route_that_forgets_to_ask_who_it_is_stops_the_start():
+    router = APIRouter()
+
+    @router.get("/forgotten")
+    async def forgotten():
+        return {}
+
+    with pytest.raises(AssertionError, match=r"GET.*forgotten.*lacks require"):
+        check_closed(router)
+    assert isinstance(router.routes[0], APIRoute)
