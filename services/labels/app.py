@@ -95,7 +95,7 @@ def create_app(
 ) -> FastAPI:
     """The app over an open database, or over the one that the settings name (created if missing).
     Routes find `database`, `images`, `settings`, `clock`, `bell`, `together`, `limiter`,
-    `answers`, `running`, `bus`, `reward_watch` and `streams` in `app.state`.
+    `answers`, `running`, `directory`, `bus`, `reward_watch` and `streams` in `app.state`.
     """
     app = FastAPI(
         title="TDM-R1 label service",
@@ -116,6 +116,7 @@ def create_app(
     state.limiter = RateLimiter(dict(settings.rates), clock)
     state.answers = KeptAnswers()
     state.running = Running()
+    state.directory = Directory(state.database, clock, state.limiter)
     state.bus = EventBus(state.database)
     state.reward_watch = QueueWatch(state.database, clock)
     state.streams = Counter[str]()  # open event streams by key
@@ -140,7 +141,7 @@ def _surround(app: FastAPI, settings: Settings, clock: Clock) -> None:
 
     app.add_middleware(
         Authentication,
-        authenticate=Directory(app.state.database, clock, app.state.limiter),
+        authenticate=app.state.directory,
         prefix=f"{API}/",
         open_routes=OPEN_ROUTES,
         allowed_origins=settings.allowed_origins,

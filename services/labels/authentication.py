@@ -31,20 +31,29 @@ class Directory:
         self._touching: dict[str, asyncio.Task[Any]] = {}
 
     async def __call__(self, credentials: Credentials) -> Principal | None:
-        """Who it is; 403 for a person whom an admin has excluded."""
-        now = self._clock()
-        try:
-            found = await self._database.read(lambda session: _find(session, credentials, now))
-        except StoreUnavailable as error:
-            raise unavailable(str(error)) from error
+        """Who asks, and their use of it noted; 403 for a person whom an admin has excluded, 429
+        for one who asks too often."""
+        found = await self._find(credentials)
         if found is None:
             return None
         principal, stale = found
         if principal.role in ("annotator", "viewer"):
             self._limiter.take("requests", principal.key_id)
         if stale:
-            self._touch(principal, credentials, now)
+            self._touch(principal, credentials, self._clock())
         return principal
+
+    async def look_up(self, credentials: Credentials) -> Principal | None:
+        """Who it is, if anybody still; no use of it, so that an open stream keeps none alive."""
+        found = await self._find(credentials)
+        return found[0] if found else None
+
+    async def _find(self, credentials: Credentials) -> tuple[Principal, bool] | None:
+        now = self._clock()
+        try:
+            return await self._database.read(lambda session: _find(session, credentials, now))
+        except StoreUnavailable as error:
+            raise unavailable(str(error)) from error
 
     def _touch(self, principal: Principal, credentials: Credentials, now: datetime) -> None:
         """Note the use beside the request: an answer must not wait for it."""

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as Pillow
 from sqlalchemy.orm import Session
 
-from services.labels.settings import Settings
+from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.labels.store.tables import Group
 from services.labels.sweeping import sweep_once
@@ -100,7 +100,9 @@ def group_body(digests: list[str], **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def settings(tmp_path: Any, database_url: str) -> Settings:
-    return Settings(data_dir=tmp_path / "data", database_url=database_url, gold_rate=0, rates={})
+    return Settings(
+        data_dir=tmp_path / "data", database_url=database_url, gold_rate=0, rates=NO_RATES
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from services.labels import metrics
-from services.labels.authentication import Directory
 from services.labels.event_bus import Wants
 from services.labels.event_stream import stream
 from services.labels.events import TOPICS, audiences
@@ -38,14 +37,11 @@ async def events(
     missed or told twice. `event: reset` means fetch the state anew. A comment comes every 15 s."""
     state = request.app.state
     wants = Wants(_topics(topics), audiences(principal.role, principal.annotator_id))
-    authenticate, credentials = (
-        Directory(state.database, state.clock),
-        credentials_of(request.scope),
-    )
+    credentials = credentials_of(request.scope)
 
     async def still_allowed() -> bool:
         try:
-            return await authenticate(credentials) is not None
+            return await state.directory.look_up(credentials) is not None
         except Problem:
             return False
 
