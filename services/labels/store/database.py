@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 READERS = 8
 """Queries that run at a time."""
-POSTGRESQL_WRITERS = 4
-"""Threads that commit at a time; SQLite has one."""
+POSTGRESQL_WRITERS = 2
+"""Threads that commit at a time; more meet more often, and SQLite has one."""
 POSTGRESQL_SETTINGS = {
     "timezone": "UTC",
     "synchronous_commit": "on",  # a commit is on the disk, whatever the server's habit
@@ -112,7 +112,7 @@ def _open_sqlite(address: URL) -> tuple[Engine, Engine]:
 
 
 def _sqlite_engine(address: URL, begin: str, settings: dict[str, Any]) -> Engine:
-    engine = create_engine(address, pool_size=READERS, max_overflow=1)
+    engine = create_engine(address, pool_size=READERS, max_overflow=1, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -137,6 +137,7 @@ def _open_postgresql(address: URL) -> tuple[Engine, Engine]:
         pool_size=READERS + POSTGRESQL_WRITERS,
         max_overflow=1,
         pool_pre_ping=True,
+        hide_parameters=True,  # errors are logged, and secrets are not
         connect_args={"connect_timeout": 5, "options": options, **alive},
     )
     event.listen(engine, "handle_error", faults.translate)

@@ -4,15 +4,13 @@ An answer is given only after the commit that holds it; so one flush to the disk
 """
 
 import queue
-import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -25,31 +23,31 @@ BATCH = 64
 """Operations that share a commit, at most."""
 CAPACITY = 1024
 """Operations that wait, at most; beyond it callers hear "busy" instead of filling the memory."""
-ATTEMPTS = 10
-"""Times that an operation gives way to other writers before its caller hears "busy"."""
-PAUSE_S = 0.001
-"""Before the first of them, at most; then twice as long each time."""
+MODES = ("row share", "exclusive", "exclusive")
+"""How the attempts of a batch share PostgreSQL with other writers, on whatever host: the lock is
+taken before the snapshot, so an exclusive one sees all that it could have met."""
 
 
 @dataclass
 class _Job:
     operation: Operation[Any]
     answer: Future[Any] = field(default_factory=Future)
+    looked_again: bool = False
 
 
 @dataclass
 class _Outcome:
     result: Any = None
     error: Exception | None = None
-    again: bool = False
 
 
 class Writer:
     """Threads that take operations from one queue and commit them in batches."""
 
     def __init__(self, engine: Engine, num_threads: int, capacity: int = CAPACITY) -> None:
-        """One thread where the database has one writer anyway (SQLite), a few elsewhere."""
+        """Over an engine whose transactions are serializable."""
         self._engine = engine
+        self._has_others = engine.dialect.name != "sqlite"  # it has one writer anyway
         self._queue: queue.Queue[_Job | None] = queue.Queue()
         self._capacity = capacity
         self._closing = threading.Lock()
@@ -110,40 +108,38 @@ class Writer:
         return jobs, False
 
     def _settle(self, jobs: list[_Job]) -> None:
-        """Commit, then answer; where writers met, each operation goes again, and alone."""
+        """Commit, then answer."""
         try:
             outcomes = self._commit(jobs)
-        except StoreConflict:
-            outcomes = [_Outcome(again=True)] * len(jobs)
         except Exception as error:  # a thread that dies would leave every caller waiting
             outcomes = [_Outcome(error=error)] * len(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
-            final = self._alone(job) if self._is_open(outcome) else outcome
-            if final.error is None:
-                job.answer.set_result(final.result)
-            else:
-                job.answer.set_exception(final.error)
+            self._answer(job, outcome)
 
-    def _is_open(self, outcome: _Outcome) -> bool:
-        """Whether another thread's commit, too late for our snapshot, may have been the cause."""
-        came_second = isinstance(outcome.error, IntegrityError) and len(self._threads) > 1
-        return outcome.again or came_second
-
-    def _alone(self, job: _Job) -> _Outcome:
-        for attempt in range(ATTEMPTS):
-            time.sleep(random.uniform(0, PAUSE_S * 2**attempt))
-            try:
-                return self._commit([job])[0]
-            except StoreConflict:
-                continue
-            except Exception as error:  # as in _settle
-                return _Outcome(error=error)
-        busy = f"the label store is busy: {ATTEMPTS} attempts met other writers"
-        return _Outcome(error=StoreUnavailable(busy))
+    def _answer(self, job: _Job, outcome: _Outcome) -> None:
+        came_second = isinstance(outcome.error, IntegrityError) and self._has_others
+        if came_second and not job.looked_again:
+            # What another writer wrote may be too new for our snapshot: the operation looked,
+            # found nothing and was refused. A second look finds it.
+            job.looked_again = True
+            self._settle([job])
+        elif outcome.error is None:
+            job.answer.set_result(outcome.result)
+        else:
+            job.answer.set_exception(outcome.error)
 
     def _commit(self, jobs: list[_Job]) -> list[_Outcome]:
-        with self._engine.begin() as connection:
-            return [_attempt(connection, job.operation) for job in jobs]
+        """Beside others first; if they met, alone, which settles it."""
+        met: StoreConflict | None = None
+        for mode in MODES:
+            try:
+                with self._engine.begin() as connection:
+                    if self._has_others:
+                        connection.execute(text(f"lock table alembic_version in {mode} mode"))
+                    return [_attempt(connection, job.operation) for job in jobs]
+            except StoreConflict as error:
+                met = error
+        raise StoreUnavailable("the label store is busy: others hold what we need") from met
 
 
 def _attempt(connection: Connection, operation: Operation[Any]) -> _Outcome:
