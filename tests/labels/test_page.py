@@ -83,7 +83,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Open]:
     errors: list[str] = []
 
     def open_(path: str = "/label", signed_in: bool = True, **options) -> Page:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
+        context = browser.new_context(**({"viewport": {"width": 900, "height": 640}} | options))
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         if signed_in:
@@ -149,8 +149,10 @@ def serious(page: Page) -> list[str]:
 def test_twenty_groups_are_labelled_by_keyboard_alone(stage, open_page, record_property):
     stage.add_groups(20, images=4)
     page = open_page()
+    ahead = "performance.getEntriesByName('group-ahead').length"
     for done in range(20):
         state(page, "label")
+        wait_for(lambda done=done: page.evaluate(ahead) > min(done, 18), page)
         press(page, "f0u1" if done % 2 else "1dfd")
         page.keyboard.press("Enter")
         groups_done(page, done + 1)
@@ -225,7 +227,7 @@ def test_a_group_before_can_be_amended_until_it_is_consumed(stage, open_page):
     state(page, "review")
     page.keyboard.press("u")
     page.keyboard.press("Enter")
-    expect(page.locator(".notice")).to_contain_text("used in training already")
+    expect(page.locator(".notice")).to_contain_text("An answer of yours was not accepted")
 
 
 def test_skipping_asks_why_and_notes_are_typed_not_executed(stage, open_page):
@@ -379,7 +381,7 @@ def test_an_empty_queue_is_waited_for_and_a_stranger_is_shown_the_door(stage, op
 def test_an_image_that_cannot_be_shown_needs_no_verdict(stage, open_page):
     stage.add_groups(1, images=4)
     page = open_page("/login")
-    page.route("**/images/g1i2", lambda route: route.abort())
+    page.route("**/images/g1i2**", lambda route: route.abort())
     page.goto(page.url.replace("login", "label"))
     expect(page.locator(".tile[data-broken=yes]")).to_have_count(1)
     label_all(page, "fdu")

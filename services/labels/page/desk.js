@@ -8,7 +8,7 @@ export class Desk {
   #before;
 
   /** `review`: the group was submitted before, and only changes matter. */
-  constructor(group, marks = {}, review = false) {
+  constructor(group, marks = toldBefore(group), review = false) {
     this.group = group;
     this.marks = structuredClone(marks);
     this.review = review;
@@ -92,4 +92,10 @@ export class Desk {
       return [{ imageId: id, value: after.value, note: after.note ?? null }];
     });
   }
+}
+
+/** What this person said of the images before, where the service knows. */
+function toldBefore({ assignment }) {
+  const told = assignment.images.filter((image) => image.value);
+  return Object.fromEntries(told.map((image) => [image.image_id, { value: image.value }]));
 }

@@ -124,7 +124,7 @@ function keyButton(keys, action, index, message, draw) {
 }
 
 /** Answers the service would not take; `again(entry)` and `discard(entry)` resolve when done. */
-export function showKept(entries, again, discard) {
+export function showKept(entries, again, discard, closed) {
   const list = byId("kept-list");
   const drop = (row) => {
     row.remove();
@@ -133,7 +133,7 @@ export function showKept(entries, again, discard) {
   list.replaceChildren(
     ...entries.map((entry) => {
       const row = make("div", { class: "kept" });
-      const verdicts = (entry.labels ?? []).map((label) => label.value).join(", ");
+      const verdicts = (entry.labels ?? [entry]).map((label) => label.value).join(", ");
       const act = (does) => async () => {
         await does(entry);
         drop(row);
@@ -147,5 +147,5 @@ export function showKept(entries, again, discard) {
       return row;
     }),
   );
-  open("kept");
+  open("kept", closed);
 }

@@ -11,7 +11,6 @@ export class Queue {
   waiting = 0;
   trouble = null; // null, "offline", "service" or "signed-out": why the first entry still waits
   #store;
-  #annotatorId;
   #events;
   #flushing = null;
   #again = false;
@@ -21,13 +20,13 @@ export class Queue {
   /** `events`: changed(queue), sent(entry, body), refused(entry, problem), signedOut(). */
   constructor(store, annotatorId, events) {
     this.#store = store;
-    this.#annotatorId = annotatorId;
+    this.annotatorId = annotatorId;
     this.#events = events;
   }
 
   /** Resolves once the entry is stored; sending goes on behind. */
   async add(entry) {
-    await this.#store.put("queue", { ...entry, key: newKey(), annotatorId: this.#annotatorId });
+    await this.#store.put("queue", { ...entry, key: newKey(), annotatorId: this.annotatorId });
     await this.#count();
     this.flush();
   }
@@ -54,7 +53,7 @@ export class Queue {
   /** Own entries, oldest first. */
   async entries() {
     const all = await this.#store.all("queue");
-    return all.filter((entry) => entry.annotatorId === this.#annotatorId);
+    return all.filter((entry) => entry.annotatorId === this.annotatorId);
   }
 
   async #count() {

@@ -12,7 +12,7 @@ export async function whoAmI() {
     useCsrfToken(body.csrf_token);
     return body;
   } catch (error) {
-    if (error instanceof Problem && error.status === 401) return null;
+    if (error instanceof Problem && [401, 404].includes(error.status)) return null;
     throw error;
   }
 }

@@ -48,6 +48,7 @@ export class LeasedGroup {
 
 class Picture {
   broken = false;
+  #sharp = false;
 
   constructor({ image_id: id, url }) {
     this.id = id;
@@ -60,7 +61,7 @@ class Picture {
   /** (Re)load; `ready` resolves to whether there is a picture. */
   load() {
     this.broken = false;
-    this.element.src = this.url;
+    this.element.src = `${this.url}?size=512`;
     this.ready = this.element.decode().then(
       () => true,
       () => {
@@ -68,6 +69,18 @@ class Picture {
         return false;
       },
     );
+  }
+
+  /** Every pixel, for who looks closely; the smaller one stays until it is there. */
+  sharpen() {
+    if (this.#sharp || this.broken) return;
+    this.#sharp = true;
+    const whole = new Image();
+    whole.src = this.url;
+    const use = () => {
+      this.element.src = this.url;
+    };
+    whole.decode().then(use, () => null); // the smaller one is better than none
   }
 }
 

@@ -43,6 +43,7 @@ export class View {
   /** A whole-page message instead of a group. `choices` are [text, act, main?]. */
   panel(state, title, text, choices = []) {
     document.body.dataset.state = state;
+    const hadFocus = byId("work").contains(document.activeElement);
     byId("work").hidden = true;
     byId("panel").hidden = false;
     const changed = byId("panel-title").textContent !== title;
@@ -51,6 +52,7 @@ export class View {
     byId("panel-choices").replaceChildren(
       ...choices.map(([name, act, main]) => button(name, act, { className: main && "main" })),
     );
+    if (hadFocus) byId("panel-title").focus();
     if (changed) this.announce(`${title}. ${text}`);
   }
 
@@ -160,6 +162,7 @@ export class View {
       frame.tabIndex = current ? 0 : -1;
       for (const one of buttons) one.tabIndex = current ? 0 : -1;
     });
+    if (this.single) this.#desk.group.images[index].sharpen();
   }
 
   /** Columns of the grid as arranged now: what up and down mean. */
@@ -192,6 +195,7 @@ export class View {
     grid.style.setProperty("--size", `${Math.floor(Math.max(SMALLEST, size))}px`);
   }
 
+  /** One image at a time, or all. */
   zoom(on) {
     this.zoomed = on;
     this.#arrange();
