@@ -6,7 +6,8 @@ import { isTyped, keyOf, shownKey } from "./keys.js";
 import { recall, remember } from "./settings.js";
 
 const WITHOUT_GROUP = new Set(["help", "previous", "undo"]);
-const REPEATED = new Set(["left", "right", "up", "down"]); // a key held down moves, but decides once
+// A key held down moves on and on, but decides once.
+const REPEATED = new Set(["left", "right", "up", "down"]);
 
 /** Connect buttons (`clicks` by element id) and keys (`actions` by name). */
 export function bindControls(keys, clicks, actions, { hasGroup, input, escape }) {

@@ -81,8 +81,10 @@ export function showHelp(keys, who, changed, closed) {
   const draw = () => {
     byId("key-list").replaceChildren(
       ...Object.entries(ACTIONS).map(([action, { name }]) => {
-        const made = keys.of(action).map((_, index) => keyButton(keys, action, index, message, draw));
-        return make("div", {}, make("dt", {}, name), make("dd", {}, ...made));
+        const buttons = keys
+          .of(action)
+          .map((_, index) => keyButton(keys, action, index, message, draw));
+        return make("div", {}, make("dt", {}, name), make("dd", {}, ...buttons));
       }),
     );
     changed();

@@ -5,7 +5,10 @@ import { LeasedGroup } from "./supply.js";
 const KEPT = 20;
 const PICTURED = 4; // groups whose images stay in memory
 
-/** Records {assignmentId, annotatorId, at, assignment, marks, labels: {imageId: {id, revision}}}. */
+/**
+ * Records {assignmentId, annotatorId, at, assignment, marks, labels}; `labels` are {id, revision}
+ * by image id, once the service has told them.
+ */
 export class History {
   #groups = new Map();
 

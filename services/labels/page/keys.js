@@ -93,8 +93,9 @@ function sound(stored) {
   );
   if (!whole) return null;
   const keys = names.flatMap((name) => stored[name]);
-  const distinct = keys.every((key) => typeof key === "string") && new Set(keys).size === keys.length;
-  return distinct ? Object.fromEntries(names.map((name) => [name, stored[name]])) : null;
+  const named = keys.every((key) => typeof key === "string");
+  const distinct = new Set(keys).size === keys.length;
+  return named && distinct ? Object.fromEntries(names.map((name) => [name, stored[name]])) : null;
 }
 
 /** Whether a key belongs to the element it was typed in: fields, and Enter or Space on controls. */

@@ -137,8 +137,7 @@ class Page {
     this.present(new Desk(group, draft?.marks));
     this.markShown(group);
     this.checkGuidelines(group.assignment);
-    // A lease beside this one is only free once the answers before it have arrived.
-    this.queue.flush().then(() => this.prefetch());
+    group.loaded().then(() => this.prefetch()); // these images first
   }
 
   present(desk) {

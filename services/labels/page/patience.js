@@ -1,4 +1,4 @@
-// Waiting for an answer or for work: said on screen, cut short by the person, ended by a newer wait.
+// Waiting for an answer or for work: said on screen, cut short by the person or a newer wait.
 
 import { Offline, Problem, pauseMs } from "./api.js";
 

@@ -4,8 +4,8 @@
 import { Offline, Problem, call, newKey, pauseMs } from "./api.js";
 
 /**
- * Entries {id, kind, key, annotatorId, assignmentId, ...}: `submit` {token, labels}, `skip` {reason},
- * `amend` {imageId, value, note}. Only entries of the person signed in are sent.
+ * Entries {id, kind, key, annotatorId, assignmentId, prompt, ...}: `submit` {token, labels}, `skip`
+ * {reason}, `amend` {imageId, value, note}. Only entries of the person signed in are sent.
  */
 export class Queue {
   waiting = 0;

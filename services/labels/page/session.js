@@ -5,7 +5,7 @@ import { Problem, call, newKey, useCsrfToken } from "./api.js";
 const NUDGE_AFTER_MS = 25 * 60 * 1000;
 const BREAK_MS = 5 * 60 * 1000;
 
-/** The session behind the cookie, or null where there is none; throws `Offline` without an answer. */
+/** The session behind the cookie, or null where there is none. Throws `Offline`, `Problem`. */
 export async function whoAmI() {
   try {
     const { body } = await call("GET", "/session");

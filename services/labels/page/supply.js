@@ -128,7 +128,8 @@ export class Supply {
 
   async #claim() {
     const key = newKey();
-    const holding = [...this.#done, this.current?.id, this.next?.id].filter(Boolean).slice(-MOST_HELD);
+    const known = [...this.#done, this.current?.id, this.next?.id].filter(Boolean);
+    const holding = known.slice(-MOST_HELD);
     const request = { body: { wait_seconds: 0, holding }, key };
     const { status, body: assignment, headers } = await call("POST", "/assignments", request);
     if (status === 204 || !assignment) {

@@ -7,11 +7,13 @@ const VERDICTS = {
   unsure: { icon: "unsure", name: "Unsure", past: "unsure" },
   like: { icon: "like", name: "Like", past: "liked" },
 };
+const TROUBLES = { offline: "Offline", service: "Service busy", "signed-out": "Signed out" };
 const GAP = 14;
 const CONTROL = 52;
 const STRIP = 76;
 const SMALLEST = 120;
 const STRIP_COLUMNS = 8;
+const TINY = 160; // pixels across: shown with hard edges, not as a blur
 
 const narrow = matchMedia("(max-width: 640px)");
 
@@ -113,6 +115,7 @@ export class View {
     const tile = this.#tiles[index];
     if (this.#desk?.group.images[index] !== picture || !tile) return;
     tile.item.dataset.broken = picture.broken ? "yes" : "";
+    tile.item.dataset.tiny = picture.element.naturalWidth < TINY ? "yes" : "";
     tile.frame.querySelector(".retry")?.remove();
     if (picture.broken) {
       const again = button("Cannot be shown. Try again", () => this.#acts.retry(index), {
@@ -216,12 +219,9 @@ export class View {
   /** The chip that says whether answers have left. */
   sending(waiting, trouble) {
     const chip = byId("sending");
-    const why = { offline: "Offline", service: "Service busy", "signed-out": "Signed out" }[trouble];
-    const text = why
-      ? `${why}, ${waiting} waiting`
-      : waiting
-        ? `Sending ${waiting}`
-        : "All sent";
+    const why = TROUBLES[trouble];
+    const calm = waiting ? `Sending ${waiting}` : "All sent";
+    const text = why ? `${why}, ${waiting} waiting` : calm;
     if (chip.dataset.text === text) return;
     chip.dataset.text = text;
     chip.dataset.trouble = trouble ?? "";
