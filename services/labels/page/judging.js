@@ -38,12 +38,10 @@ export class Judging {
     const { desk } = this;
     if (!this.#mayJudge()) return;
     const { index } = desk;
-    if (desk.image.broken) {
-      this.#view.announce(this.#view.describe(index));
-      return;
+    if (!desk.image.broken) {
+      desk.mark(index, value);
+      this.#drawn(index);
     }
-    desk.mark(index, value);
-    this.#drawn(index);
     const said = this.#view.describe(index);
     const next = desk.review ? index : desk.nextMissing(index);
     if (next < 0) {
