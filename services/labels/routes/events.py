@@ -42,8 +42,8 @@ async def events(
     async def still_allowed() -> bool:
         try:
             return await state.directory.look_up(credentials) is not None
-        except Problem:
-            return False
+        except Problem as problem:  # busy is not forbidden
+            return problem.status not in (401, 403)
 
     release = _take_place(state.streams, principal.key_id, state.settings.max_streams)
     blocks = stream(state.bus, wants, last_event_id, still_allowed)
