@@ -1,4 +1,9 @@
-"""What Prometheus may ask of the label service. Names carry no person, prompt or group."""
+"""What this process counts for Prometheus; what the database knows is in scrape.py.
+
+No label of a metric names a person, a prompt or a group.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -35,11 +40,9 @@ label_commit = Histogram(
     registry=REGISTRY,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
-leases_active = Gauge("tdmr1_leases_active", "Groups that somebody holds.", registry=REGISTRY)
 leases_expired = Counter(
     "tdmr1_leases_expired", "Leases that ended by their time.", registry=REGISTRY
 )
-groups = Gauge("tdmr1_groups", "Groups by state.", ("state",), registry=REGISTRY)
 group_ready_age = Histogram(
     "tdmr1_group_ready_age_seconds",
     "Age of a group when its rewards were ready.",
@@ -61,20 +64,17 @@ reward_redeliveries = Counter(
 reward_dead_letters = Counter(
     "tdmr1_reward_dead_letters", "Reward messages given up.", registry=REGISTRY
 )
-gold_answers = Counter(
-    "tdmr1_gold_answers", "Answers to gold images.", ("correct",), registry=REGISTRY
-)
-annotators_active = Gauge(
-    "tdmr1_annotators_active", "People who labelled in the last 15 minutes.", registry=REGISTRY
-)
-agreement_alpha = Gauge(
-    "tdmr1_agreement_alpha", "Krippendorff's alpha of groups with overlap.", registry=REGISTRY
-)
 sse_clients = Gauge("tdmr1_sse_clients", "Event streams that are open.", registry=REGISTRY)
 webhook_deliveries = Counter(
     "tdmr1_webhook_deliveries", "Attempts to deliver events.", ("outcome",), registry=REGISTRY
 )
 build_info = Gauge("tdmr1_build_info", "1, with the version.", ("version",), registry=REGISTRY)
+
+
+try:
+    build_info.labels(version("tdm-r1")).set(1)
+except PackageNotFoundError:  # Run from a checkout that was never installed.
+    build_info.labels("unknown").set(1)
 
 
 def observe_request(route: str, method: str, status: int, seconds: float) -> None:

@@ -42,13 +42,15 @@ class RateLimiter:
         return len(self._buckets)
 
     def take(self, name: str, whose: str, num: int = 1) -> None:
-        """Use `num` up; 429 with Retry-After where there are not so many. No rate is no limit."""
+        """Use `num` up; 429 with Retry-After where there are not so many. More than fit are let
+        through when all are there, and waited for afterwards. No rate is no limit."""
         rate = self._rates.get(name)
         if rate is None:
             return
         bucket = self._refilled((name, whose), rate)
-        if bucket.tokens < num:
-            wait_s = math.ceil((num - bucket.tokens) * rate.per_s / rate.num)
+        needed = min(num, rate.num)
+        if bucket.tokens < needed:
+            wait_s = math.ceil((needed - bucket.tokens) * rate.per_s / rate.num)
             detail = f"{name}: at most {rate.num} in {rate.per_s:g} s; try again in {wait_s} s"
             headers = {"Retry-After": str(wait_s)}
             raise Problem(429, "too-many-requests", "Too many requests", detail, headers=headers)

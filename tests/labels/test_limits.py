@@ -38,6 +38,15 @@ def test_many_at_a_time_are_counted():
     assert refused(limiter, "label", "a", 5) is None
 
 
+def test_a_batch_beyond_the_burst_goes_through_and_is_paid_for_afterwards():
+    clock = SettableClock()
+    limiter = RateLimiter({"label": Rate(num=20, per_s=1)}, clock)
+    assert refused(limiter, "label", "a", 1000) is None
+    assert refused(limiter, "label", "a", 1) == 50
+    clock.advance(50)
+    assert refused(limiter, "label", "a", 1000) is None
+
+
 def test_what_has_no_rate_has_no_limit():
     limiter = RateLimiter({"claim": None}, SettableClock())
     assert {refused(limiter, name, "a") for name in ("claim", "other") * 50} == {None}

@@ -3,10 +3,10 @@
 import hmac
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy import text
 
-from services.labels.metrics import REGISTRY
+from services.labels.scrape import Scrape, known_to_the_store
 from services.labels.settings import LOOPBACK
 from services.web.answers import answer
 from services.web.problems import Problem
@@ -31,7 +31,9 @@ async def readiness(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus' text format, to this machine or to the bearer of the scrape token."""
     _check_scraper(request)
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    now = request.app.state.clock()
+    known = await request.app.state.database.read(lambda session: known_to_the_store(session, now))
+    return Response(Scrape(known).text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _check_scraper(request: Request) -> None:
