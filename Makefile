@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 RUN := PYTHONPATH=. $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test-unit test test-long fmt lint types contracts golden bench check clean
+.PHONY: help install demo test-unit test test-long fmt lint types contracts golden openapi bench check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ contracts: install  ## import directions and doors
 
 golden: install  ## rewrite the golden curve; say in the commit why, with old against new
 	$(RUN) -m tests.golden.write
+
+openapi: install  ## rewrite docs/openapi.json, the label API's contract with its clients
+	$(RUN) -m tests.labels.write_openapi
 
 bench: install  ## seconds per iteration by phase, and what Ray adds
 	$(RUN) benchmarks/iteration.py configs/demo.yaml

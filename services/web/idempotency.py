@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Depends, Header, Request, Response
 from sqlalchemy.orm import Session
 
 from services.web.auth import Principal
@@ -79,6 +79,24 @@ class Running:
         self._attempts.discard((attempt.key_id, attempt.route, attempt.key))
 
 
+def _declare(
+    _: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            max_length=MAX_KEY_LENGTH,
+            description="Required. Any text; the same again when the same request is repeated",
+            examples=["8f9d3c1e-6a55-4a0b-9a44-0c2b7a1d9e11"],
+        ),
+    ] = None,
+) -> None:
+    """Tells openapi.json of the header; `once` reads it, and says what is missing."""
+
+
+IDEMPOTENT = Depends(_declare)
+"""`dependencies=[IDEMPOTENT]` of a route that ends with `once`."""
+
+
 def still_running() -> Problem:
     """409 for a repeat that came too early."""
     detail = "the first request under this Idempotency-Key still runs; repeat it later"
@@ -120,9 +138,6 @@ async def _attempt(request: Request, principal: Principal) -> Attempt:
     if not key:
         detail = "this POST creates: send Idempotency-Key: <a fresh UUID>, the same when you retry"
         raise Problem(400, "idempotency-key-missing", "Idempotency-Key is missing", detail)
-    if len(key) > MAX_KEY_LENGTH:
-        detail = f"Idempotency-Key has {len(key)} characters; at most {MAX_KEY_LENGTH}"
-        raise Problem(400, "idempotency-key-invalid", "Idempotency-Key is too long", detail)
     # The path with its ids, and the query: another object is another operation.
     route = f"{request.method} {request.url.path}?{request.url.query}"
     digest = hashlib.sha256(await request.body()).hexdigest()

@@ -122,5 +122,5 @@ def test_no_answer_is_kept_without_what_it_tells_and_nothing_done_without_its_an
     assert database.read_now(lambda session: session.scalar(query)) == 1
     headers = bearer(keys["admin"], Idempotency_Key="b" * 201)
     answer = client.post(URL, json={"name": "Adam"}, headers=headers)
-    assert answer.json()["code"] == "idempotency-key-invalid"
+    assert answer.json()["errors"][0]["pointer"] == "header:Idempotency-Key"
     assert count(database, "Adam") == 0

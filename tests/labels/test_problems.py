@@ -1,7 +1,6 @@
 """Errors: every one is a problem of RFC 9457, and none tells what is not the caller's."""
 
 import asyncio
-import json
 
 import httpx
 import pytest
@@ -153,13 +152,3 @@ def test_a_key_in_an_address_is_refused_however_it_is_written(client, keys):
     for address in (f"/?k={key}", f"/{key}", f"/healthz?{escaped}", f"/api/v1/audit?actor={key}"):
         answer = client.get(address)
         check(answer, 400, "key-in-url")
-
-
-def test_errors_of_the_schema_have_one_shape(app):
-    document = app.openapi()
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            for status, response in operation["responses"].items():
-                if int(status) >= 400:
-                    content = json.dumps(response["content"])
-                    assert MEDIA_TYPE in content, (path, method, status)

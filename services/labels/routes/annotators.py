@@ -24,7 +24,7 @@ from services.labels.store.tables import Annotator
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
-from services.web.idempotency import once
+from services.web.idempotency import IDEMPOTENT, once
 from services.web.pagination import PageQuery
 from services.web.problems import Problem, problems
 
@@ -37,6 +37,7 @@ router = APIRouter(prefix="/annotators", tags=["annotators"])
     status_code=201,
     response_model=AnnotatorView,
     responses=problems(409),
+    dependencies=[IDEMPOTENT],
 )
 async def create(
     body: NewAnnotator, request: Request, principal: Principal = require("admin")
@@ -135,6 +136,7 @@ async def erase(
     response_model=InviteView,
     responses=problems(409),
     tags=["sessions"],
+    dependencies=[IDEMPOTENT],
 )
 async def invite(
     annotator_id: str,

@@ -11,7 +11,7 @@ from services.labels.schemas.exports import ExportPage, ExportView, NewExport
 from services.labels.store.tables import Export
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
-from services.web.idempotency import once
+from services.web.idempotency import IDEMPOTENT, once
 from services.web.ids import new_id
 from services.web.pagination import PageQuery
 from services.web.problems import Problem, problems
@@ -27,6 +27,7 @@ FILE = {200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "descript
     status_code=202,
     response_model=ExportView,
     responses=problems(409),
+    dependencies=[IDEMPOTENT],
 )
 async def create(
     body: NewExport, request: Request, principal: Principal = require("admin")

@@ -10,7 +10,7 @@ from services.labels.store.tables import ApiKey
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
-from services.web.idempotency import once
+from services.web.idempotency import IDEMPOTENT, once
 from services.web.pagination import PageQuery
 from services.web.problems import Problem, problems
 
@@ -23,6 +23,7 @@ router = APIRouter(prefix="/api-keys", tags=["keys"])
     status_code=201,
     response_model=CreatedKey,
     responses=problems(409, 422),
+    dependencies=[IDEMPOTENT],
 )
 async def create(
     body: NewKey, request: Request, principal: Principal = require("admin")

@@ -19,7 +19,7 @@ from services.labels.store.tables import Question
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
-from services.web.idempotency import once
+from services.web.idempotency import IDEMPOTENT, once
 from services.web.pagination import PageQuery
 from services.web.problems import problems
 
@@ -34,6 +34,7 @@ QuestionId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,200}$")]
     status_code=201,
     response_model=QuestionView,
     responses={200: {"model": QuestionView, "description": "It was here"}, **problems(409, 422)},
+    dependencies=[IDEMPOTENT],
 )
 async def create_question(
     body: QuestionIn, request: Request, principal: Principal = require("admin")

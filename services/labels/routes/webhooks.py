@@ -25,7 +25,7 @@ from services.labels.store.tables import Delivery, Webhook
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
-from services.web.idempotency import once
+from services.web.idempotency import IDEMPOTENT, once
 from services.web.pagination import PageQuery
 from services.web.problems import Problem, problems
 
@@ -39,6 +39,7 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"])
     status_code=201,
     response_model=CreatedWebhook,
     responses=problems(409),
+    dependencies=[IDEMPOTENT],
 )
 async def create(
     body: NewWebhook, request: Request, principal: Principal = require("admin")
@@ -152,6 +153,7 @@ async def deliveries(
     status_code=202,
     response_model=DeliveryView,
     responses=problems(409),
+    dependencies=[IDEMPOTENT],
 )
 async def send_test(
     webhook_id: str, request: Request, principal: Principal = require("admin")
@@ -177,6 +179,7 @@ async def send_test(
     status_code=202,
     response_model=ReplayedView,
     responses=problems(409),
+    dependencies=[IDEMPOTENT],
 )
 async def replay(
     webhook_id: str, body: ReplayIn, request: Request, principal: Principal = require("admin")

@@ -23,7 +23,7 @@ class ClaimIn(BaseModel):
 class Token(BaseModel):
     """Proof of a lease."""
 
-    model_config = REQUEST
+    model_config = REQUEST | ConfigDict(json_schema_extra={"example": {"lease_token": "s3cr3t"}})
     lease_token: str = Field(max_length=100)
 
 

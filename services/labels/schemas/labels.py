@@ -38,7 +38,7 @@ class PushedLabel(LabelIn):
 class LabelBatch(BaseModel):
     """Up to 1,000 verdicts."""
 
-    model_config = REQUEST
+    model_config = REQUEST | ConfigDict(json_schema_extra={"example": {"labels": [EXAMPLE]}})
     labels: list[PushedLabel] = Field(min_length=1, max_length=MAX_BATCH)
 
 
