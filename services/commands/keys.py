@@ -6,16 +6,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from services.commands.console import note, print_json, say, show
 from services.labels.annotators import create_annotator
-from services.labels.api_keys import create_key, revoke_key
+from services.labels.api_keys import all_keys, create_key, find_key, revoke_key
 from services.labels.sessions import create_invite
 from services.labels.settings import Settings
 from services.labels.store.database import Database
-from services.labels.store.tables import ApiKey
 from services.web.clock import utc_now
 
 BY = "cli"
@@ -33,7 +29,7 @@ def create(
     """Make a key and show it, this once. One of role annotator labels as the person `annotator`
     (an id), or as a new person of the key's name."""
 
-    def operation(session: Session, now: datetime) -> tuple[dict[str, Any], str]:
+    def operation(session: Any, now: datetime) -> tuple[dict[str, Any], str]:
         who = annotator
         if role == "annotator" and who is None:
             who = create_annotator(session, name, now, BY).id
@@ -49,7 +45,7 @@ def create(
 def list_keys(settings: Settings, as_json: bool) -> None:
     """All keys, oldest first; never their secrets."""
     with _opened(settings) as write:
-        rows = write(lambda session, _: _all(session))
+        rows = write(lambda session, _: [_facts(row) for row in all_keys(session)])
     if as_json:
         print_json(rows)
         return
@@ -64,8 +60,8 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 def revoke(settings: Settings, key_id: str, as_json: bool) -> None:
     """End a key at once."""
 
-    def operation(session: Session, now: datetime) -> dict[str, Any]:
-        row = session.get(ApiKey, key_id)
+    def operation(session: Any, now: datetime) -> dict[str, Any]:
+        row = find_key(session, key_id)
         if row is None:
             raise ValueError(f"no key {key_id!r}; `tdm-r1 keys list` shows their ids")
         revoke_key(session, row, now, BY)
@@ -79,7 +75,7 @@ def revoke(settings: Settings, key_id: str, as_json: bool) -> None:
 def invite(settings: Settings, name: str, role: str, as_json: bool) -> None:
     """Make a person and a link that logs their browser in, once."""
 
-    def operation(session: Session, now: datetime) -> dict[str, Any]:
+    def operation(session: Any, now: datetime) -> dict[str, Any]:
         row = create_annotator(session, name, now, BY)
         made, secret = create_invite(session, row.id, role, now, BY)
         url = f"http://127.0.0.1:{settings.port}/login#invite={secret}"
@@ -91,7 +87,7 @@ def invite(settings: Settings, name: str, role: str, as_json: bool) -> None:
     show(facts, as_json, facts["url"])
 
 
-Operation = Callable[[Session, datetime], Any]
+Operation = Callable[[Any, datetime], Any]
 
 
 @contextmanager
@@ -104,11 +100,7 @@ def _opened(settings: Settings) -> Iterator[Callable[[Operation], Any]]:
         database.close()
 
 
-def _all(session: Session) -> list[dict[str, Any]]:
-    return [_facts(row) for row in session.scalars(select(ApiKey).order_by(ApiKey.id))]
-
-
-def _facts(row: ApiKey) -> dict[str, Any]:
+def _facts(row: Any) -> dict[str, Any]:
     return {
         "key_id": row.id,
         "name": row.name,

@@ -49,6 +49,16 @@ def create_key(
     return row, text
 
 
+def find_key(session: Session, key_id: str) -> ApiKey | None:
+    """A key's row, whatever its state."""
+    return session.get(ApiKey, key_id)
+
+
+def all_keys(session: Session) -> Sequence[ApiKey]:
+    """Every key's row, oldest first."""
+    return session.scalars(select(ApiKey).order_by(ApiKey.id)).all()
+
+
 def revoke_key(session: Session, row: ApiKey, now: datetime, by: Principal | str) -> None:
     """From the commit on nobody can use it; revoking twice keeps the first time."""
     if row.revoked_at is not None:

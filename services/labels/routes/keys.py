@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.labels.api_keys import create_key, revoke_key
+from services.labels.api_keys import create_key, find_key, revoke_key
 from services.labels.schemas.keys import CreatedKey, KeyPage, KeyView, NewKey
 from services.labels.store.tables import ApiKey
 from services.web import etags
@@ -88,7 +88,7 @@ async def revoke(
 
 
 def _find(session: Session, key_id: str) -> ApiKey:
-    row = session.get(ApiKey, key_id)
+    row = find_key(session, key_id)
     if row is None:
         raise Problem(404, "not-found", "No such key", f"no API key {key_id!r}")
     return row
