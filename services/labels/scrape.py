@@ -1,6 +1,6 @@
 """What the database knows, for Prometheus: looked up at each scrape, so that no copy goes stale."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from prometheus_client import Metric, generate_latest
@@ -9,10 +9,12 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.labels.agreement import WINDOW, agreement
 from services.labels.metrics import REGISTRY
 from services.labels.store.tables import Annotator, Assignment, Group, Label
+from tdm_core.label_agreement import krippendorff_alpha
 
+WINDOW = 2000
+"""Newest labels that activity and agreement are of."""
 STATES = ("open", "ready", "consumed", "expired", "retired")
 ACTIVE = timedelta(minutes=15)
 """Who labelled since then is active."""
@@ -42,7 +44,7 @@ def known_to_the_store(session: Session, now: datetime) -> list[Metric]:
 def _groups(session: Session) -> Metric:
     family = GaugeMetricFamily("tdmr1_groups", "Groups by state.", labels=["state"])
     rows = session.execute(select(Group.state, func.count()).group_by(Group.state))
-    counts = dict(rows.tuples().all())
+    counts = {row[0]: row[1] for row in rows}
     for state in STATES:
         family.add_metric([state], counts.get(state, 0))
     return family
@@ -67,7 +69,21 @@ def _gauges(session: Session, now: datetime) -> Iterator[Metric]:
     recent = select(func.count(newest.c.annotator_id.distinct()))
     people = session.scalar(recent.where(newest.c.received_at > now - ACTIVE))
     yield GaugeMetricFamily("tdmr1_annotators_active", "Labelled in the last 15 minutes.", people)
-    alpha = agreement(session)
+    alpha = krippendorff_alpha(_verdicts(session))
     if alpha is not None:  # Absent is not zero: zero would say that they guess.
         help = f"Krippendorff's alpha of the newest {WINDOW} labels."
         yield GaugeMetricFamily("tdmr1_agreement_alpha", help, alpha)
+
+
+def _verdicts(session: Session) -> Iterable[list[str]]:
+    """The newest verdicts by image, gold left out."""
+    newest = (
+        select(Label.image_id, Label.value)
+        .where(~Label.is_gold, Label.retracted_at.is_(None), Label.value.in_(("like", "dislike")))
+        .order_by(Label.seq.desc())
+        .limit(WINDOW)
+    )
+    units: dict[str, list[str]] = {}
+    for image_id, value in session.execute(newest):
+        units.setdefault(image_id, []).append(value)
+    return units.values()

@@ -4,8 +4,8 @@ A route that is missing here fails `test_access.py`: write down who may call it,
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
@@ -115,20 +115,3 @@ def status_of(client: TestClient, call: Call, headers: Mapping[str, str]) -> int
     asked = client.stream(call.method, call.address, json={}, headers=dict(headers))
     with asked as answer:
         return answer.status_code
-
-
-def check_private(
-    client: TestClient,
-    owner: Mapping[str, str],
-    strangers: Iterable[Mapping[str, str]],
-    method: str,
-    address: str,
-    json: Any = None,
-) -> None:
-    """Only `owner` (headers) knows of the object there: strangers are told 404, as for nothing.
-    The strangers ask first, so that a change by one of them would show."""
-    for headers in strangers:
-        answer = client.request(method, address, json=json, headers=dict(headers))
-        assert answer.status_code == 404, (method, address, answer.status_code, answer.text)
-    answer = client.request(method, address, json=json, headers=dict(owner))
-    assert answer.status_code < 400, (method, address, answer.status_code, answer.text)
