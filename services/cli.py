@@ -362,6 +362,125 @@ def invite(
     run(_label_settings(settings, data, database_url), name, role, as_json)
 
 
+labels = typer.Typer(
+    help="Labels to files and back; a crowd to try it with. The key is in TDMR1_LABELS_KEY.",
+    no_args_is_help=True,
+)
+app.add_typer(labels, name="labels")
+
+LabelUrl = Annotated[
+    str, typer.Option("--url", envvar="TDMR1_LABELS_URL", help="where the label service is")
+]
+LABEL_URL = "http://127.0.0.1:8321"
+
+
+@labels.command("import")
+def import_labels(
+    file: Annotated[Path, typer.Argument(help="labels.jsonl of an export")],
+    url: LabelUrl = LABEL_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Push the rows of an export (a service key with labels:on_behalf). Doing it again is fine."""
+    from services.commands.labels import import_labels as run
+
+    raise typer.Exit(run(url, file, as_json))
+
+
+@labels.command("export")
+def export_labels(
+    out: Annotated[Path, typer.Option(help="folder for the file and manifest.json")],
+    format: Annotated[str, typer.Option(help="jsonl or csv")] = "jsonl",
+    run: Annotated[str | None, typer.Option(help="only this run's")] = None,
+    question: Annotated[str | None, typer.Option(help="only answers to this question")] = None,
+    since_seq: Annotated[int | None, typer.Option(help="only labels after this number")] = None,
+    gold: Annotated[bool, typer.Option(help="gold groups' labels too")] = False,
+    retracted: Annotated[bool, typer.Option(help="retracted labels too")] = False,
+    url: LabelUrl = LABEL_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch labels as a file (an admin's key); people go by pseudonyms."""
+    from services.commands.labels import export_labels as fetch
+
+    filters = {
+        "run_id": run,
+        "question_id": question,
+        "since_seq": since_seq,
+        "include_gold": gold,
+        "include_retracted": retracted,
+    }
+    fetch(url, out, format, filters, as_json)
+
+
+@labels.command("stats")
+def label_stats(url: LabelUrl = LABEL_URL, as_json: AsJson = False) -> None:
+    """Count groups, labels and people, and look at the reward queue (an admin's key)."""
+    from services.commands.labels import stats
+
+    stats(url, as_json)
+
+
+@labels.command("simulate")
+def simulate(
+    people: Annotated[int, typer.Option(help="how many")],
+    taste: Annotated[
+        str, typer.Option(help="python:module:function, pixels (H, W, 3) to P(like)")
+    ] = "python:services.demo.taste:like_rate",
+    seed: Annotated[int, typer.Option(help="key of everything that is drawn")] = 0,
+    leniency: Annotated[float, typer.Option(help="sd over people, in logits")] = 0,
+    spammers: Annotated[float, typer.Option(help="share who toss a coin")] = 0,
+    quitters: Annotated[float, typer.Option(help="share who leave in the middle")] = 0,
+    unsure: Annotated[float, typer.Option(help="share of answers that are unsure")] = 0,
+    seconds: Annotated[float, typer.Option(help="median time an image takes")] = 0,
+    question: Annotated[str | None, typer.Option(help="only this question's groups")] = None,
+    idle: Annotated[float, typer.Option(help="seconds without work until they leave")] = 10,
+    url: LabelUrl = LABEL_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Let simulated people label over HTTP (an admin's key), each with a key of a day."""
+    from services.commands.labels import simulate as run
+    from services.labels.crowd import CrowdConfig
+
+    crowd = CrowdConfig(
+        num_people=people,
+        seed=seed,
+        leniency_sd=leniency,
+        spammers=spammers,
+        quitters=quitters,
+        unsure=unsure,
+        median_s=seconds,
+    )
+    run(url, crowd, taste, question, idle, as_json)
+
+
+@labels.command("backup")
+def backup_labels(
+    file: Annotated[Path, typer.Argument(help="new file; its manifest goes beside it")],
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the SQLite database while it is in use. Copy the folder of images after it."""
+    from services.commands.labels import backup
+
+    backup(_label_settings(settings, data, database_url), file, as_json)
+
+
+@labels.command("restore")
+def restore_labels(
+    file: Annotated[Path, typer.Argument(help="what `labels backup` wrote")],
+    verify: Annotated[bool, typer.Option(help="hold sums and counts against the manifest")] = True,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup where no database is."""
+    from services.commands.labels import restore
+
+    restore(_label_settings(settings, data, database_url), file, verify, as_json)
+
+
 def _label_settings(settings: Path | None, data: Path | None, database_url: str | None) -> Any:
     from services.labels.settings import Settings
 
