@@ -15,13 +15,13 @@ from services.labels.answers import KeptAnswers
 from services.labels.authentication import Directory
 from services.labels.background import Task, keep_house, running
 from services.labels.bell import Bell
-from services.labels.courier import deliver_events
+from services.labels.courier import deliver_events, forget_events
 from services.labels.event_bus import EventBus
 from services.labels.exporter import make_exports
 from services.labels.images import ImageFolder
 from services.labels.metrics import observe_request
 from services.labels.pushing import Together
-from services.labels.queue_watch import QueueWatch, observe_queue
+from services.labels.queue_watch import QueueWatch
 from services.labels.routes import (
     aggregates,
     annotators,
@@ -84,8 +84,8 @@ TASKS: tuple[Task, ...] = (
     keep_house,
     sweep_for_ever,
     deliver_events,
+    forget_events,
     make_exports,
-    observe_queue,
 )
 """What runs beside the requests."""
 

@@ -6,6 +6,7 @@ import logging
 import re
 import ssl
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 from fastapi import FastAPI
@@ -21,13 +22,14 @@ from services.labels.outbound import (
     post,
     resolve,
 )
-from services.labels.outbox import Outcome, Parcel, anything_due, claim, settle
+from services.labels.outbox import Outcome, Parcel, anything_due, claim, forget_old, settle
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
 from services.labels.webhooks import signed_headers
 from services.web.clock import Clock
 
 POLL_S = 1.0
+FORGET_S = 3600.0
 MAX_ERROR = 300
 _log = logging.getLogger(__name__)
 
@@ -100,3 +102,14 @@ async def deliver_events(app: FastAPI) -> None:
     settings = app.state.settings
     rules = OutboundRules(settings.webhook_hosts, settings.webhook_private)
     await Courier(app.state.database, rules, app.state.clock).run()
+
+
+async def forget_events(app: FastAPI) -> None:
+    """Drop events and deliveries older than the settings keep them. Waits for: an hour to pass."""
+    keep = timedelta(days=app.state.settings.event_days)
+    while True:
+        before = app.state.clock() - keep
+        # In small pieces, so that no label waits long behind them.
+        while await app.state.database.write(lambda s, before=before: forget_old(s, before)):
+            await asyncio.sleep(0)
+        await asyncio.sleep(FORGET_S)

@@ -49,15 +49,6 @@ group_ready_age = Histogram(
     registry=REGISTRY,
     buckets=(1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
 )
-reward_queue_depth = Gauge(
-    "tdmr1_reward_queue_depth", "Reward messages not acknowledged yet.", registry=REGISTRY
-)
-reward_queue_inflight = Gauge(
-    "tdmr1_reward_queue_inflight", "Of these, handed out and hidden.", registry=REGISTRY
-)
-reward_queue_oldest_age = Gauge(
-    "tdmr1_reward_queue_oldest_age_seconds", "Age of the oldest of these.", registry=REGISTRY
-)
 reward_redeliveries = Counter(
     "tdmr1_reward_redeliveries", "Reward messages handed out again.", registry=REGISTRY
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from services.labels.store.tables import Delivery, Event, Webhook
@@ -147,6 +147,21 @@ def replay(
         again = again.where(Delivery.id.in_(delivery_ids))
     result = session.execute(again.values(state="pending", attempts=0, next_at=now))
     return int(result.rowcount)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def forget_old(session: Session, before: datetime, limit: int = 1000) -> int:
+    """Drop up to `limit` events of before then, and deliveries that are over; how many events.
+
+    What is still to be sent keeps its event, and the newest event stays: it says where we are.
+    """
+    over = and_(Delivery.created_at < before, Delivery.state != "pending")
+    session.execute(delete(Delivery).where(over))
+    owed = select(Delivery.event_seq)
+    newest = select(func.max(Event.seq)).scalar_subquery()
+    old = select(Event.seq).where(Event.at < before, Event.seq < newest, Event.seq.not_in(owed))
+    seqs = session.scalars(old.order_by(Event.seq).limit(limit)).all()
+    session.execute(delete(Event).where(Event.seq.in_(seqs)))
+    return len(seqs)
 
 
 def _take(session: Session, hook: Webhook, delivery: Delivery, now: datetime) -> Parcel:

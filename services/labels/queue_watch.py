@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from services.labels import metrics, reward_queue
+from services.labels import reward_queue
 from services.labels.reward_queue import Received
 from services.labels.store.database import Database
 from services.web.clock import Clock
@@ -14,7 +13,6 @@ from services.web.clock import Clock
 POLL_S = 0.2
 LISTENING_S = 2.0
 """How often a waiting request asks whether its caller is still there."""
-OBSERVE_S = 10.0
 
 
 class QueueWatch:
@@ -85,17 +83,3 @@ async def receive(
         if left_s <= 0:
             return Received([], 0)
         await watch.wait(run_id, min(left_s, LISTENING_S))
-
-
-async def observe_queue(app: FastAPI) -> None:
-    """Keep the queue's gauges. Waits for: `OBSERVE_S` to pass. Ends: never."""
-    while True:
-        now = app.state.clock()
-        state = await app.state.database.read(
-            lambda session, now=now: reward_queue.state(session, now)
-        )
-        metrics.reward_queue_depth.set(state.depth + state.in_flight)
-        metrics.reward_queue_inflight.set(state.in_flight)
-        oldest = state.oldest_created_at
-        metrics.reward_queue_oldest_age.set((now - oldest).total_seconds() if oldest else 0)
-        await asyncio.sleep(OBSERVE_S)

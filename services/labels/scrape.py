@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from services.labels import reward_queue
 from services.labels.metrics import REGISTRY
 from services.labels.store.tables import Annotator, Assignment, Group, Label
 from tdm_core.label_agreement import krippendorff_alpha
@@ -37,8 +38,8 @@ class Scrape(Collector):
 
 
 def known_to_the_store(session: Session, now: datetime) -> list[Metric]:
-    """Groups, leases, people and their agreement, as they stand."""
-    return [_groups(session), _gold(session), *_gauges(session, now)]
+    """Groups, leases, people and their agreement, the reward queue, as they stand."""
+    return [_groups(session), _gold(session), *_gauges(session, now), *_queue(session, now)]
 
 
 def _groups(session: Session) -> Metric:
@@ -73,6 +74,17 @@ def _gauges(session: Session, now: datetime) -> Iterator[Metric]:
     if alpha is not None:  # Absent is not zero: zero would say that they guess.
         help = f"Krippendorff's alpha of the newest {WINDOW} labels."
         yield GaugeMetricFamily("tdmr1_agreement_alpha", help, alpha)
+
+
+def _queue(session: Session, now: datetime) -> Iterator[Metric]:
+    queue = reward_queue.state(session, now)
+    depth = queue.depth + queue.in_flight
+    yield GaugeMetricFamily("tdmr1_reward_queue_depth", "Reward messages not acked yet.", depth)
+    hidden = queue.in_flight
+    yield GaugeMetricFamily("tdmr1_reward_queue_inflight", "Of these, handed out.", hidden)
+    oldest = queue.oldest_created_at
+    age_s = (now - oldest).total_seconds() if oldest else 0.0
+    yield GaugeMetricFamily("tdmr1_reward_queue_oldest_age_seconds", "Of these.", age_s)
 
 
 def _verdicts(session: Session) -> Iterable[list[str]]:

@@ -9,7 +9,7 @@ from services.labels import outbox, webhooks
 from services.labels.events import record_event
 from services.labels.outbound import OutboundRules
 from services.labels.outbox import MAX_ATTEMPTS, Outcome
-from services.labels.store.tables import Delivery, Webhook
+from services.labels.store.tables import Delivery, Event, Webhook
 from tests.labels.rows import NOON
 
 pytestmark = pytest.mark.integration
@@ -138,6 +138,26 @@ def test_a_slow_webhook_does_not_hold_up_another(database, hook):
     per_hook = [parcel.webhook_id for parcel in claimed]
     assert len(set(per_hook)) == 2
     assert max(per_hook.count(identity) for identity in per_hook) == outbox.IN_FLIGHT_PER_WEBHOOK
+
+
+def test_what_is_old_is_forgotten_unless_it_is_still_to_be_sent(database, hook):
+    for _ in range(3):
+        happen(database)
+    (parcel, *_) = database.write_now(lambda s: outbox.claim(s, NOON))
+    database.write_now(lambda s: outbox.settle(s, parcel, Outcome(status=200), NOON))
+    later = NOON + timedelta(days=1)
+    assert database.write_now(lambda s: outbox.forget_old(s, NOON)) == 0
+    assert database.write_now(lambda s: outbox.forget_old(s, later)) == 1
+    left = {delivery.event_seq for delivery in deliveries(database)}
+    assert len(left) == 2
+    kept = set(database.read_now(lambda s: s.scalars(select(Event.seq)).all()))
+    assert kept == left
+
+
+def test_the_newest_event_is_kept_so_that_listeners_know_where_we_are(database):
+    for _ in range(3):
+        happen(database)
+    assert database.write_now(lambda s: outbox.forget_old(s, NOON + timedelta(days=1))) == 2
 
 
 def test_a_signature_is_that_of_the_standard():
