@@ -69,7 +69,7 @@ def own(session: Session, assignment_id: str, annotator_id: str | None) -> Assig
     if group_id is None:
         raise Problem(404, "not-found", "Not found", f"you have no assignment {assignment_id}")
     session.execute(select(Group.id).where(Group.id == group_id).with_for_update())
-    return session.get_one(Assignment, assignment_id)
+    return session.get_one(Assignment, assignment_id, populate_existing=True)
 
 
 def heartbeat(
@@ -166,6 +166,7 @@ def _grant(
     settings: "Settings",
 ) -> Assignment:
     """The lease of a group that is free; its images in an order of its own."""
+    _end_overdue(session, group_id, now)
     images = session.scalars(select(GroupImage.id).where(GroupImage.group_id == group_id)).all()
     lease = Assignment(
         id=id,
@@ -199,11 +200,20 @@ def _reenter(
         leases.c.state == "live",
     )
     session.execute(update(leases).where(*later).values(state="released", finished_at=now))
+    _end_overdue(session, group.id, now, but=assignment.id)
     if not (group.is_gold or has_free_slot(session, group.id, group.overlap, now)):
         raise LeaseLost(assignment, _why(assignment, assignment.token), verdicts)
     assignment.state, assignment.finished_at = "live", None
     assignment.expires_at = now + timedelta(seconds=settings.lease_seconds)
     session.flush()
+
+
+def _end_overdue(session: Session, group_id: str, now: datetime, but: str = "") -> None:
+    """Write down whose place is taken, so that no clock set back gives it to two."""
+    leases = core(Assignment)
+    over = (leases.c.group_id == group_id, leases.c.state == "live", leases.c.expires_at <= now)
+    ended = update(leases).where(*over, leases.c.id != but)
+    session.execute(ended.values(state="expired", finished_at=now))
 
 
 def _why(assignment: Assignment, token: str) -> str:

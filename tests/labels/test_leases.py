@@ -148,6 +148,18 @@ def test_a_clock_set_back_takes_no_lease_away(here: World) -> None:
     assert here.state("g").state == "ready"
 
 
+def test_a_clock_set_back_gives_no_place_to_two(here: World) -> None:
+    here.group("g")
+    first = claimed(here, "ann")
+    here.wait(121)
+    second = claimed(here, "bob")
+    here.wait(-60)
+    here.submit(second, "dddd")
+    with refused("lease-lost"), here.session.begin_nested():
+        here.submit(first, "llll")
+    assert here.state("g").num_labels == 4
+
+
 def test_work_that_comes_late_is_taken_while_the_place_is_free(here: World) -> None:
     here.group("g")
     lease = claimed(here, "ann")
