@@ -2,7 +2,7 @@
 
     prompts -> rollout.generate -> RolloutGroup -> replay.add ----------------------.
                      '-> images -> rewards.evaluate -> RewardRecord -> replay.attach_rewards
-                            '-> people.submit ... people.collect ----------^ (late)
+                            '-> people.offer ... people.collect -----------^ (late)
     replay.draw_rewarded -> surrogate.update -> publish_weights -> generator.load_surrogate
     replay.draw_fresh -> generator.update_fake_score, update_generator -> publish_weights
                                                -> rollout.load_weights, policy_version + 1
@@ -198,17 +198,12 @@ class Controller:
         self.telemetry.add(f"seconds/reward/{name}", seconds)
         return records
 
-    async def ask(self, name: str, images: Reference, judged: Sequence[Reference]) -> None:
-        """Offer groups to people, with what the automatic rewards said of them."""
-        (records, numbers), seconds = await self.people[name].run(
-            "submit", self.policy_version, images, *judged, num_returns=2
-        )
-        self.see(await self.replay.attach_rewards.remote(records))
-        self.telemetry.add(f"seconds/reward/{name}", seconds)
-        self._note_people(name, await numbers)
+    async def offer(self, name: str, images: Reference, judged: Sequence[Reference]) -> None:
+        """Let people be asked about groups, of which the automatic rewards have spoken."""
+        await self.people[name].run("offer", images, *judged)
 
     async def hear(self, name: str) -> None:
-        """Give the buffer what people have said since; only then may the service forget it."""
+        """Ask people, and give the buffer what they said; only then may the service forget it."""
         people = self.people[name]
         (records, numbers, receipts), seconds = await people.run(
             "collect", self.policy_version, num_returns=3

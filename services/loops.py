@@ -6,7 +6,7 @@ anything. What a loop waits for is a count of the buffer or a free slot; `Change
     loop       waits for                        unblocked by
     rollout    a free slot                      the generator's draws
     reward     images                           rollout
-    ask        judged images                    reward
+    offer      judged images                    reward
     hear       a while                          the clock
     surrogate  num_groups rewarded groups       reward, hear
     generator  num_groups fresh groups          rollout
@@ -46,7 +46,7 @@ class Loops:
         self.to_judge: dict[str, asyncio.Queue[_Call]] = {
             name: asyncio.Queue() for name in controller.rewards
         }
-        self.to_ask: dict[str, asyncio.Queue[_Call]] = {
+        self.to_offer: dict[str, asyncio.Queue[_Call]] = {
             name: asyncio.Queue() for name in controller.people
         }
         self._surrogate_weights: Reference | None = None
@@ -58,7 +58,7 @@ class Loops:
         for name, pool in self.run.rewards.items():
             yield from (self.reward_loop(name) for _ in pool.handles)
         for name in self.run.people:
-            yield self.ask_loop(name)
+            yield self.offer_loop(name)
             yield self.hear_loop(name)
         yield self.surrogate_loop()
 
@@ -103,22 +103,23 @@ class Loops:
             if len(call.records) == len(run.rewards):
                 await self._judged(call)
 
-    async def ask_loop(self, name: str) -> None:
-        """Offer what was generated to people, once the automatic rewards have judged it.
+    async def offer_loop(self, name: str) -> None:
+        """Let people be asked about what was generated and judged.
 
-        Consumes images and records. Produces groups at the label service. Waits for judged images,
+        Consumes images and records. Produces candidates for the hear loop. Waits for judged images,
         never for a person. Unblocked by the reward loops, or by rollout where nothing else judges.
         """
         while True:
-            images = self.to_ask[name].get()
+            images = self.to_offer[name].get()
             call = await self.run.patience.wait(images, f"images for {name}", True)
-            await self.run.ask(name, call.images, call.records)
+            await self.run.offer(name, call.images, call.records)
 
     async def hear_loop(self, name: str) -> None:
-        """Fetch what people have said by now.
+        """Ask about the best candidates, and fetch what people have said by now.
 
-        Consumes the label service's reward queue. Produces reward records in the buffer, later
-        revisions too. Waits a while between looks. Unblocked by the clock: people come and go.
+        Consumes candidates and the label service's reward queue. Produces groups at the service and
+        reward records in the buffer, later revisions too. Waits a while between looks. Unblocked by
+        the clock: people come and go.
         """
         reward = next(reward for reward in self.run.config.rewards if reward.name == name)
         assert reward.human is not None
@@ -138,7 +139,7 @@ class Loops:
 
     async def _judged(self, call: _Call) -> None:
         """All automatic rewards have spoken: store the images, and offer them to people."""
-        for name, queue in self.to_ask.items():
+        for name, queue in self.to_offer.items():
             self._hand_over(name, queue, call)
         await self.run.record(call.images, call.records)
 

@@ -28,6 +28,8 @@ Taste = Callable[[NDArray[np.uint8]], float]
 """Pixels, uint8 (H, W, 3), to the probability that an honest person of no leniency likes them."""
 
 HEARTBEAT_S = 30.0
+LONGEST_WAIT_S = 5
+"""For work, in one request."""
 LOST = ("lease-lost", "assignment-finished", "not-found")
 MOST_GROUPS_OF_A_QUITTER = 5
 
@@ -46,6 +48,8 @@ class CrowdConfig:
     """Share of people who toss a coin."""
     quitters: float = 0.0
     """Share of people who leave for good in the middle of one of their first groups."""
+    judged: float = 1.0
+    """Share of a group's images that a person judges, rounded up; they skip the others."""
     unsure: float = 0.0
     """Share of an honest person's answers that are `unsure`."""
     median_s: float = 0.0
@@ -159,7 +163,8 @@ class _Shift:
         num_groups, num_judged, idle_since = 0, 0, time.monotonic()
         while not self.stop.is_set():
             since = time.monotonic()
-            assignment = client.claim(self.question_id)
+            wait_s = int(min(self.idle_s, LONGEST_WAIT_S))
+            assignment = client.claim(self.question_id, wait_s=wait_s)
             if assignment is None:
                 if time.monotonic() - idle_since > self.idle_s or self.stop.wait(0.1):
                     return
@@ -183,9 +188,10 @@ class _Shift:
         quits: bool,
     ) -> None:
         images = sorted(assignment.images, key=lambda image: image.position)
-        if quits:
-            images = images[: len(images) // 2]
-        labels: list[LabelIn] = []
+        num_judging = math.ceil(person.config.judged * len(images))
+        skipped = [] if quits else images[num_judging:]
+        images = images[: len(images) // 2 if quits else num_judging]
+        labels = [LabelIn(image_id=image.image_id, value="skip") for image in skipped]
         try:
             for image in images:
                 value = person.judge(client.image(image.url))

@@ -1,11 +1,12 @@
 """People's likes as a reward: groups go to the label service, and what people say comes back.
 
-    submit       images -> the service, as far as the sampling policy wants; `pending`, or `expired`
-                 for a group that nobody will be asked about
-    collect      reward messages -> `ready` with the posterior mean mu, or `expired`
-    acknowledge  once their records are in the buffer, and not before: a message that was lost on
+    offer        groups that people could be asked about; nothing is sent yet
+    collect      the best of them -> the service (`pending`); reward messages -> `ready` with the
+                 posterior mean mu, or `expired`, as is a group that nobody will be asked about
+    acknowledge  once the records are in the buffer, and not before: a message that was lost on
                  its way comes again, and the buffer tells repeats by the record's revision
-Nothing here waits for a person. A service that cannot be reached costs labels, never the run,
+Nothing here waits for a person, and no call sends for longer than a moment: what rollout makes
+meanwhile is fresher. A service that cannot be reached costs labels, never the run,
 unless `on_failure` says so.
 """
 
@@ -15,6 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,6 +42,10 @@ MAX_LOOKS = 16
 """Groups looked up one by one in a call, after a restart."""
 TIMEOUT_S = 10.0
 WARN_S = 30.0
+SEND_S = 1.0
+"""How long a call goes on sending."""
+MAX_UPLOADS = 8
+"""Images on their way at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -108,30 +114,24 @@ class HumanRewardWorker:
         self._sampler = dict(sampler or {})
         self._client = client or label_client(reward)
         self._clock = clock
+        self._uploads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
         self._sampling = LabelSampling(self._options, clock)
         self._asked: dict[int, float] = {}
         """Groups that people have, and when they got them."""
         self._unsure: list[int] = []
         self._rest_until = self._warned_at = -math.inf
 
-    def submit(
-        self,
-        policy_version: int,
-        groups: Sequence[ImageGroup],
-        *judged: Sequence[RewardRecord],
-    ) -> tuple[list[RewardRecord], dict[str, float]]:
-        """Offer groups with what automatic rewards say of them; records, and numbers to watch."""
+    def offer(self, groups: Sequence[ImageGroup], *judged: Sequence[RewardRecord]) -> int:
+        """Take in groups with what automatic rewards say of them; how many are candidates now."""
         self._sampling.offer(groups, [record for records in judged for record in records])
-        found = _Collected()
-        self._send(policy_version, found)
-        return found.records, self._numbers(found)
+        return self._sampling.num_candidates
 
     def collect(
         self, policy_version: int
     ) -> tuple[list[RewardRecord], dict[str, float], list[str]]:
-        """Records that arrived since the last look, numbers to watch, receipts to acknowledge.
+        """Ask and listen: records, numbers to watch, receipts to acknowledge.
 
-        Never raises because the service is away: then there are none.
+        Never raises because the service is away: then nothing is sent and nothing heard.
         """
         found, receipts = _Collected(), []
         self._send(policy_version, found)
@@ -161,6 +161,7 @@ class HumanRewardWorker:
 
     def close(self) -> None:
         """Give the connection back."""
+        self._uploads.shutdown()
         self._client.close()
 
     @property
@@ -180,20 +181,23 @@ class HumanRewardWorker:
             group_id = candidate.images.group_id
             found.records += self._settled(group_id, "expired", "people were not asked")
             found.count("declined")
+        until = self._clock() + SEND_S
         for place, candidate in enumerate(choice.send):
-            try:
-                if self._clock() < self._rest_until:
-                    raise LabelServiceUnreachableError("it could not be reached a moment ago")
-                self._ask(candidate, found)
-            except LabelServiceUnreachableError as error:
-                self._away(error, found)
-                self._sampling.put_back(choice.send[place:])
-                return
+            if self._rest_until <= self._clock() < until:
+                try:
+                    self._ask(candidate, found)
+                    continue
+                except LabelServiceUnreachableError as error:
+                    self._away(error, found)
+            self._sampling.put_back(choice.send[place:])
+            return
 
     def _ask(self, candidate: Candidate, found: _Collected) -> None:
         images = candidate.images
         try:
-            digests = [self._client.put_image(_png(image)) for image in images.images_GS3HW[:, -1]]
+            # Together, so that the service writes them together.
+            files = [_png(image) for image in images.images_GS3HW[:, -1]]
+            digests = list(self._uploads.map(self._client.put_image, files))
             self._client.put_group(self._name(images.group_id), self._body(candidate, digests))
         except LabelServiceError as error:
             if error.status >= 500 or error.status == 429:

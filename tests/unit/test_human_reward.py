@@ -43,6 +43,13 @@ def worker(service, clock=None, on_failure="drop_sample", **options) -> HumanRew
     )
 
 
+def send(asked: HumanRewardWorker, *groups: ImageGroup, version: int = 0):
+    """Records and numbers of the call that sends these."""
+    asked.offer(groups)
+    records, numbers, _ = asked.collect(version)
+    return records, numbers
+
+
 def group(group_id: int, version: int = 0) -> ImageGroup:
     images = torch.arange(SIZE * 3 * 4 * 4).reshape(SIZE, 1, 3, 4, 4) + group_id
     return ImageGroup(group_id, Prompt("p", "a circle"), version, images.to(torch.uint8))
@@ -58,9 +65,9 @@ def both(group_id: int, state: str) -> list[tuple[int, int, str, None]]:
 
 def test_a_group_is_sent_whole_and_its_images_without_loss():
     service = FakeLabelService()
-    records, numbers = worker(service, overlap=2, priority=3).submit(
-        5, [group(7, version=5)], [RewardRecord(7, 0, 0, "r", "ready", 0.5)]
-    )
+    asked = worker(service, overlap=2, priority=3)
+    assert asked.offer([group(7, version=5)], [RewardRecord(7, 0, 0, "r", "ready", 0.5)]) == 1
+    records, numbers, _ = asked.collect(5)
     assert told(records) == both(7, "pending")
     assert (numbers["sent"], numbers["open"]) == (1, 1)
     body = service.groups["run-7"]
@@ -79,7 +86,7 @@ def test_a_group_is_sent_whole_and_its_images_without_loss():
 def test_a_ready_message_is_a_posterior_mean_an_image():
     service, clock = FakeLabelService(), Clock()
     asked = worker(service, clock)
-    asked.submit(0, [group(0)])
+    send(asked, group(0))
     service.say(0, *MU)
     clock.now = 30.0
     records, numbers, receipts = asked.collect(3)
@@ -141,7 +148,7 @@ def test_a_later_revision_is_passed_on_with_its_number():
 def test_groups_that_are_not_chosen_end_without_a_label():
     service = FakeLabelService()
     asked = worker(service, max_open_groups=1, max_candidate_age=0)
-    assert told(asked.submit(0, [group(0), group(1)])[0]) == both(0, "pending")
+    assert told(send(asked, group(0), group(1))[0]) == both(0, "pending")
     records, numbers, _ = asked.collect(1)
     assert told(records) == both(1, "expired")
     assert numbers["declined"] == 1
@@ -151,7 +158,7 @@ def test_groups_that_are_not_chosen_end_without_a_label():
 def test_a_place_that_becomes_free_is_filled():
     service = FakeLabelService()
     asked = worker(service, max_open_groups=1)
-    asked.submit(0, [group(0), group(1)])
+    send(asked, group(0), group(1))
     service.say(0, *MU)
     asked.collect(0)
     assert sorted(service.groups) == ["run-0"]
@@ -162,7 +169,7 @@ def test_a_place_that_becomes_free_is_filled():
 def test_people_who_never_answer_are_waited_for_no_longer_than_the_deadline():
     service, clock = FakeLabelService(), Clock()
     asked = worker(service, clock)
-    asked.submit(0, [group(0)])
+    send(asked, group(0))
     clock.now = 159.0
     assert asked.collect(0)[0] == []
     clock.now = 160.0
@@ -176,7 +183,7 @@ def test_a_service_that_is_away_costs_labels_and_never_the_run(caplog):
     service.away = True
     asked = worker(service, clock)
     with caplog.at_level(logging.WARNING):
-        records, numbers = asked.submit(0, [group(0)])
+        records, numbers = send(asked, group(0))
         assert (records, numbers["unreachable"], numbers["candidates"]) == ([], 1, 1)
         assert asked.collect(0)[0] == []
         assert asked.acknowledge(["r0"]) == 0
@@ -192,7 +199,7 @@ def test_a_busy_service_is_tried_again_later():
     service, clock = FakeLabelService(), Clock()
     service.refusal = (503, "store-unavailable")
     asked = worker(service, clock)
-    records, numbers = asked.submit(0, [group(0)])
+    records, numbers = send(asked, group(0))
     assert (records, numbers["candidates"]) == ([], 1)
 
 
@@ -203,9 +210,9 @@ def test_a_refused_group_is_a_failure_or_the_end_as_configured(on_failure, stops
     asked = worker(service, on_failure=on_failure)
     if stops:
         with pytest.raises(RewardError, match="question-unknown"):
-            asked.submit(0, [group(0)])
+            send(asked, group(0))
         return
-    records, numbers = asked.submit(0, [group(0)])
+    records, numbers = send(asked, group(0))
     assert told(records) == both(0, "failed")
     assert "question-unknown" in records[0].reason
     assert numbers["failed"] == 1
@@ -213,8 +220,8 @@ def test_a_refused_group_is_a_failure_or_the_end_as_configured(on_failure, stops
 
 def test_a_group_that_an_earlier_worker_had_sent_is_simply_open():
     service = FakeLabelService()
-    worker(service).submit(0, [group(0)])
-    records, numbers = worker(service).submit(0, [group(0)])
+    send(worker(service), group(0))
+    records, numbers = send(worker(service), group(0))
     assert told(records) == both(0, "pending")
     assert numbers["open"] == 1
 

@@ -1,0 +1,168 @@
+"""Runs with people: a real service, real requests, simulated people, the toy world."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from services.config import RunConfig
+from services.labels.crowd import CrowdConfig
+from services.labels.store.tables import Group, RewardMessage
+from services.run_store import commands
+from tests.labels.people_at_work import KEY_ENV, LabelOffice, label_office
+from tests.train_cases import Running, metrics, reward, toy_run
+
+pytestmark = pytest.mark.integration
+
+
+def upper_half(image: NDArray[np.uint8]) -> float:
+    """What the simulated people like: the toy world's own reward, with some doubt."""
+    return 0.95 if image[0, 1, 0] > 128 else 0.05
+
+
+def human_run(
+    folder: Path, url: str, automatic=False, runtime="local", **options: Any
+) -> RunConfig:
+    options = {
+        "url": url,
+        "key_env": KEY_ENV,
+        "max_open_groups": 24,
+        "poll_s": 0.1,
+        "overlap": 1,
+    } | options
+    people = {"name": "human", "kind": "human", "options": options}
+    replay = {"max_staleness_generator": 1, "max_staleness_surrogate": 8}
+    return toy_run(
+        folder,
+        run={"iterations": 100_000, "name": "people"},
+        algorithm={
+            "replay": replay,
+            "group_size": 4,
+            "num_groups": 2,
+            "advantages": {"combination": "per_reward_advantage"},
+        },
+        rewards=[reward(), people] if automatic else [people],
+        cluster={"rollout_groups": 2, "runtime": runtime},
+        telemetry={"images_every": 0},
+    )
+
+
+def total(lines: list[dict[str, Any]], name: str) -> float:
+    return sum(line.get(name) or 0.0 for line in lines)
+
+
+def states(office: LabelOffice, table: Any) -> Counter[str]:
+    return Counter(
+        office.database.read_now(lambda session: session.scalars(select(table.state)).all())
+    )
+
+
+def heard(running: Running, name: str) -> float:
+    """Sum of a number over all lines so far."""
+    lines = metrics(running.folder) if running.folder.metrics.is_file() else []
+    return total(lines, f"reward/human/{name}")
+
+
+def stop(running: Running) -> list[dict[str, Any]]:
+    commands.request(running.folder.path, "stop")
+    running.join()
+    assert running.fault is None
+    return metrics(running.folder)
+
+
+def test_a_run_of_people_alone_learns_from_half_labelled_groups(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    with label_office(tmp_path / "labels", sqlite_url) as office:
+        office.hire(CrowdConfig(num_people=4, judged=0.5), upper_half)
+        running = Running(human_run(tmp_path, office.url))
+        running.until(lambda status: status.get("surrogate_version", 0) >= 3)
+        lines = stop(running)
+        messages = states(office, RewardMessage)
+    drawn = [line for line in lines if "reward/human/mean" in line]
+    assert all(0 < line["reward/human/mean"] < 1 for line in drawn)
+    assert all(line["advantage/valid"] == 1 for line in drawn)  # unlabelled images have a mean
+    assert total(lines, "reward/human/ready") >= 6
+    assert total(lines, "reward/human/votes") == 2 * total(lines, "reward/human/ready")
+    assert lines[-1]["replay/late_records"] == 0
+    assert messages["dead"] == 0
+    # What the last line has not told may have been heard: no message is acknowledged unheard.
+    assert messages["acked"] <= total(lines, "reward/human/ready") + 8
+
+
+def test_labels_are_folded_in_where_automatic_rewards_are_trained_on_first(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    with label_office(tmp_path / "labels", sqlite_url) as office:
+        running = Running(human_run(tmp_path, office.url, automatic=True))
+        running.until(lambda status: status.get("surrogate_version", 0) >= 3)
+        office.hire(CrowdConfig(num_people=3), upper_half)
+        running.until(lambda _: any("reward/human/mean" in m for m in metrics(running.folder)))
+        lines = stop(running)
+        told = office.database.read_now(lambda session: session.scalar(select(Group.auto_rewards)))
+    assert [len(values) for values in told.values()] == [4]
+    first = next(n for n, line in enumerate(lines) if "reward/human/mean" in line)
+    assert any("reward/upper_half/mean" in line for line in lines[:first])
+    assert lines[first]["replay/label_weight"] <= 1
+
+
+def test_a_run_goes_on_when_all_people_have_left_and_then_the_service(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    with label_office(tmp_path / "labels", sqlite_url) as office:
+        running = Running(human_run(tmp_path, office.url, deadline_s=1))
+        running.until(lambda _: heard(running, "expired") >= 4)
+        office.close()
+        running.until(lambda _: heard(running, "unreachable") >= 1)
+        at = running.folder.status()["iteration"]
+        running.until(lambda status: status["iteration"] > at + 5)
+        lines = stop(running)
+    assert running.summary["surrogate_version"] == 0
+    assert total(lines, "seconds/human_wait") > 0
+    assert lines[-1]["replay/held"] < 256
+
+
+def test_no_label_is_lost_or_doubled_when_the_worker_that_passes_them_on_is_killed(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    with label_office(tmp_path / "labels", sqlite_url) as office, ray_of_its_own():
+        office.hire(CrowdConfig(num_people=3), upper_half)
+        running = Running(human_run(tmp_path, office.url, runtime="ray", visibility_s=2))
+        running.until(lambda _: heard(running, "ready") >= 4)
+        running.kill("reward-human-0")
+        running.until(lambda s: s["workers"]["reward-human-0"]["restarts"] == 1)
+        running.until(lambda _: heard(running, "ready") >= 12)
+        lines = stop(running)
+        messages = states(office, RewardMessage)
+    assert messages["dead"] == 0
+    assert lines[-1]["replay/late_records"] == 0
+    # A group has one revision here, so what was drawn is at most what was said.
+    trained = running.summary["surrogate_version"] * 2
+    assert trained <= messages.total()
+
+
+@contextmanager
+def ray_of_its_own() -> Iterator[None]:
+    """A cluster whose workers have the key."""
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+        ray.init(
+            address="local",
+            num_cpus=8,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=100_000_000,
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
