@@ -129,7 +129,9 @@ class GeneratorConfig:
     pure_reward_direction: bool = False
     """Ablation: guide both sides of the reward direction alike."""
     ema_max: float = 0.97
-    """Cap of the generator EMA's retained fraction min((1+t)/(10+t), cap)."""
+    """Cap of the generator EMA's retained fraction min((1+t)/(ramp+t), cap)."""
+    ema_ramp: int = 10
+    """ramp: the average spans about t/(ramp-1) of the first t updates, until the cap."""
     lr: float = 3e-5
     """AdamW learning rate."""
     betas: tuple[float, float] = (0.0, 0.999)
@@ -144,6 +146,7 @@ class GeneratorConfig:
             0 <= self.tau_min < 0.98,
             f"generator.tau_min={self.tau_min}: allowed 0 to 0.98, a noise level below 1",
         )
+        _require(self.ema_ramp >= 1, f"generator.ema_ramp={self.ema_ramp}: at least 1, no average")
 
 
 @dataclass(frozen=True)

@@ -21,5 +21,5 @@ def surrogate_retained(step: int, config: SurrogateConfig) -> float:
 
 
 def generator_retained(step: int, config: GeneratorConfig) -> float:
-    """d = min((1+t)/(10+t), cap) after the generator's step number t, counted from 0."""
-    return min((1 + step) / (10 + step), config.ema_max)
+    """d = min((1+t)/(ramp+t), cap) after the generator's step number t, counted from 0."""
+    return min((1 + step) / (config.ema_ramp + step), config.ema_max)

@@ -67,3 +67,9 @@ def test_the_surrogates_schedule_rises_to_its_cap_at_step_299(step, retained):
 def test_the_generators_schedule_is_capped(step, cap, retained):
     config = GeneratorConfig(ema_max=cap)
     assert generator_retained(step, config) == pytest.approx(retained)
+
+
+@pytest.mark.parametrize(("step", "retained"), [(0, 1 / 3), (1, 0.5), (47, 0.96), (400, 0.98)])
+def test_a_lower_ramp_averages_over_more_of_the_run(step, retained):
+    config = GeneratorConfig(ema_max=0.98, ema_ramp=3)
+    assert generator_retained(step, config) == pytest.approx(retained)
