@@ -47,10 +47,9 @@ def shell_lines() -> list[tuple[str, list[str]]]:
     found = []
     for document in DOCUMENTS:
         for block in re.findall(r"```bash\n(.*?)```", document.read_text(), re.S):
-            for line in block.splitlines():
-                words = shlex.split(line, comments=True)
-                if words[:1] == ["tdm-r1"]:
-                    found.append((document.name, words[1:]))
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("tdm-r1 "):
+                    found.append((document.name, shlex.split(line, comments=True)[1:]))
     return found
 
 
