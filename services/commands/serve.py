@@ -2,6 +2,7 @@
 
 import logging
 import os
+from socket import IPPROTO_TCP, TCP_NODELAY
 
 import uvicorn
 
@@ -26,6 +27,9 @@ def serve(settings: Settings) -> None:
         _check_bind(settings, database)
         server = uvicorn.Server(_config(settings, database))
         socket = server.config.bind_socket()
+        # Of a socket made here asyncio does not know that it is TCP: an answer's second packet
+        # would wait 40 ms for the first one's acknowledgement.
+        socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
         say(f"labels at http://{name}:{socket.getsockname()[1]}/label")
         server.run(sockets=[socket])

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from socket import IPPROTO_TCP, TCP_NODELAY
 
 import pytest
 import uvicorn
@@ -111,6 +112,7 @@ def live_server(app: FastAPI) -> Iterator[str]:
     """`app` behind a real uvicorn, in a thread: its address, without a / at the end."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     socket = server.config.bind_socket()
+    socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as `serve` does
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     while not server.started and thread.is_alive():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 import uvicorn
@@ -76,6 +77,7 @@ def label_office(folder: Path, database_url: str, **settings: Any) -> Iterator[L
     app = create_app(chosen, database=database)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     socket = server.config.bind_socket()
+    socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as `serve` does
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     office = LabelOffice(f"http://127.0.0.1:{socket.getsockname()[1]}", database, server, thread)
