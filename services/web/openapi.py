@@ -46,10 +46,19 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     shared: dict[str, Any] = {}
     for methods in document["paths"].values():
         for operation in methods.values():
+            _require_keys(operation)
             _add_conditions(operation)
             _share_problems(operation["responses"], shared)
     components["responses"] = dict(sorted(shared.items()))
     return document
+
+
+def _require_keys(operation: dict[str, Any]) -> None:
+    """To the framework Idempotency-Key is optional, since its lack is a problem of our own."""
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] == "Idempotency-Key":
+            parameter["required"] = True
+            parameter["schema"] = {"type": "string", "minLength": 1, "maxLength": 200}
 
 
 def _add_conditions(operation: dict[str, Any]) -> None:

@@ -302,3 +302,22 @@ def test_events_carry_the_time_of_the_apps_clock(database):
         lambda s: record_event(s, "labels", "t", {}, NOON + timedelta(hours=1))
     )
     assert database.read_now(lambda s: s.get(Event, seq)).at == NOON + timedelta(hours=1)
+
+
+def test_who_is_no_longer_allowed_hears_no_more_however_busy_the_stream_is(database):
+    async def scenario():
+        bus = EventBus(database, poll_s=0.001)
+        answers = iter([True, False])
+
+        async def still_allowed():
+            return next(answers)
+
+        blocks = stream(bus, EVERYTHING, None, still_allowed, heartbeat_s=0.1)
+        heard = 0
+        async with asyncio.timeout(30):
+            async for _ in blocks:
+                heard += 1
+                await asyncio.to_thread(happen, database, heard)
+        return heard
+
+    assert run(scenario()) > 2

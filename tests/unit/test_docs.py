@@ -70,9 +70,11 @@ def test_every_link_between_documents_leads_somewhere():
 
 @pytest.mark.parametrize(("document", "words"), shell_lines(), ids=str)
 def test_every_command_line_in_the_documents_is_one(document, words):
-    command = COMMANDS[words[0]]
+    command, words = COMMANDS[words[0]], words[1:]
+    if hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
     options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-    for word in words[1:]:
+    for word in words:
         if word.startswith("-"):
             assert word.partition("=")[0] in options, f"{document}: {word}"
 

@@ -14,7 +14,9 @@ class ClaimIn(BaseModel):
 
     model_config = REQUEST | ConfigDict(json_schema_extra={"example": {"wait_seconds": 20}})
     question_id: Name | None = None
-    wait_seconds: float = Field(0, ge=0, le=20, description="How long to wait for work")
+    wait_seconds: float = Field(
+        0, ge=0, le=20, strict=True, description="How long to wait for work"
+    )
     holding: list[str] = Field(
         [], max_length=8, description="Assignments that the caller has already: give another one"
     )

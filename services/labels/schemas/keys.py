@@ -20,7 +20,9 @@ class NewKey(BaseModel):
     role: Role
     scopes: list[str] = Field([], max_length=10, description="What it may beyond its role")
     annotator_id: str | None = Field(None, description="Whom it labels as (role annotator)")
-    expires_in_days: float | None = Field(DEFAULT_DAYS, gt=0, le=3650, description="null: never")
+    expires_in_days: float | None = Field(
+        DEFAULT_DAYS, gt=0, le=3650, strict=True, description="null: never"
+    )
 
 
 class KeyView(BaseModel):

@@ -19,8 +19,10 @@ class ReceiveIn(BaseModel):
         extra="forbid", json_schema_extra={"example": {"run_id": "run-7", "wait_seconds": 20}}
     )
     max_groups: int = Field(16, ge=1, le=64)
-    visibility_seconds: float = Field(60, ge=1, le=MAX_VISIBILITY_S)
-    wait_seconds: float = Field(0, ge=0, le=20, description="How long to wait for a message")
+    visibility_seconds: float = Field(60, ge=1, le=MAX_VISIBILITY_S, strict=True)
+    wait_seconds: float = Field(
+        0, ge=0, le=20, strict=True, description="How long to wait for a message"
+    )
     run_id: str | None = Field(None, max_length=200, description="Only this run's messages")
 
 
@@ -76,7 +78,9 @@ class ExtendIn(ReceiptsIn):
         extra="forbid",
         json_schema_extra={"example": {"receipts": _RECEIPTS, "visibility_seconds": 300}},
     )
-    visibility_seconds: float = Field(ge=1, le=MAX_VISIBILITY_S, description="From now on")
+    visibility_seconds: float = Field(
+        ge=1, le=MAX_VISIBILITY_S, strict=True, description="From now on"
+    )
 
 
 class ReceiptView(BaseModel):
