@@ -430,6 +430,7 @@ def simulate(
     spammers: Annotated[float, typer.Option(help="share who toss a coin")] = 0,
     quitters: Annotated[float, typer.Option(help="share who leave in the middle")] = 0,
     unsure: Annotated[float, typer.Option(help="share of answers that are unsure")] = 0,
+    judged: Annotated[float, typer.Option(help="share of a group's images not skipped")] = 1,
     seconds: Annotated[float, typer.Option(help="median time an image takes")] = 0,
     question: Annotated[str | None, typer.Option(help="only this question's groups")] = None,
     idle: Annotated[float, typer.Option(help="seconds without work until they leave")] = 10,
@@ -446,6 +447,7 @@ def simulate(
         leniency_sd=leniency,
         spammers=spammers,
         quitters=quitters,
+        judged=judged,
         unsure=unsure,
         median_s=seconds,
     )

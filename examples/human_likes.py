@@ -1,0 +1,102 @@
+"""People's likes train the bundled model, all on this machine: service, people and run together.
+
+    python examples/human_likes.py [run.seed=1 ...]
+
+What is started are the commands that a team would start on its machines: `tdm-r1 serve`,
+`tdm-r1 labels simulate` (24 people who take 30 s for a group, judge half of its images and skip the
+others; a quarter of them toss a coin), and `tdm-r1 train configs/human_likes.yaml`. About ten
+minutes on 2 cores. In the end it says the true like rate on held-out prompts, before and after.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from services.label_client.client import LabelClient
+
+ROOT = Path(__file__).parents[1]
+TDM_R1 = [sys.executable, "-m", "services.cli"]
+QUESTION = {"question_id": "like", "text": "Do you like it?"}
+CROWD = ["--people=24", "--judged=0.5", "--seconds=3.75", "--spammers=0.25", "--idle=3600"]
+PATIENCE_S = 60
+
+
+def main(overrides: list[str]) -> None:
+    """Start the service, hire the people, train, and say what came of it."""
+    with ExitStack() as stack:
+        data = stack.enter_context(tempfile.TemporaryDirectory(prefix="likes-"))
+        keys = {role: make_key(role, data) for role in ("admin", "service")}
+        url = start_service(data, stack)
+        with LabelClient(url, keys["admin"]) as admin:
+            admin.request("POST", "/questions", json=QUESTION)
+            start(["labels", "simulate", "--url", url, *CROWD], stack, keys["admin"])
+            config = [str(ROOT / "configs" / "human_likes.yaml"), f"rewards.0.options.url={url}"]
+            run = start(["train", "--json", *config, *overrides], stack, keys["service"], None)
+            answer, _ = run.communicate()
+            if run.returncode:
+                raise SystemExit(run.returncode)
+            query = {"count": "true", "limit": 1}
+            labels = admin.request("GET", "/labels", params=query).json()["total"]
+    tell(json.loads(answer), labels)
+
+
+def tell(summary: dict, labels: int) -> None:
+    """Before and after."""
+    before, after = (summary["evaluations"][label] for label in ("before", "after"))
+    lines = [f"{labels} verdicts, {summary['surrogate_version']} updates of the surrogate"]
+    for name, what in (("taste", "true like rate"), ("geneval", "strict GenEval")):
+        lines.append(f"{what}: {before[name]:.3f} before, {after[name]:.3f} after")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def make_key(role: str, data: str) -> str:
+    """A fresh key of the service that keeps its data there."""
+    create = ["keys", "create", "--name", "demo", "--role", role, "--data", data, "--json"]
+    return json.loads(subprocess.check_output([*TDM_R1, *create], env=environment()))["key"]
+
+
+def start_service(data: str, stack: ExitStack) -> str:
+    """`tdm-r1 serve` on a free port; its address."""
+    serving = start(["serve", "--port", "0", "--data", data], stack)
+    assert serving.stdout is not None
+    line = serving.stdout.readline()
+    address = line.partition("labels at ")[2].strip().removesuffix("/label")
+    if not address:
+        raise RuntimeError(f"the label service did not start: {line!r}")
+    return address
+
+
+def start(
+    command: list[str], stack: ExitStack, key: str = "", errors: int | None = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
+    """A command of ours that is told to end when the stack does."""
+    process = subprocess.Popen(
+        [*TDM_R1, *command],
+        env=environment(TDMR1_LABELS_KEY=key),
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+    )
+
+    def end() -> None:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+
+    stack.callback(end)
+    return process
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Ours, with this repository to import from."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+if __name__ == "__main__":
+    # Whoever ends this ends what it started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main(sys.argv[1:])
