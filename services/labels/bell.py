@@ -15,6 +15,11 @@ class Bell:
         """How often it has rung."""
         return self._rings
 
+    @property
+    def num_waiting(self) -> int:
+        """Who waits."""
+        return len(self._waiting)
+
     def ring(self) -> None:
         """There may be work: wake everybody who waits. Call it in the event loop."""
         self._rings += 1

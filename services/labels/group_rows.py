@@ -37,7 +37,7 @@ class LoadedGroup:
     row: Any
     """Columns of the group, its question and its run."""
     images: list[Any] = field(default_factory=list)
-    """Rows (id, group_id, index, gold_answer), by index."""
+    """Rows (id, group_id, place, gold_answer), by place, which is the index."""
     votes: dict[tuple[str, str], Vote] = field(default_factory=dict)
     """(image id, annotator id) to the answer."""
 
@@ -79,7 +79,12 @@ _GROUPS = (
 )
 _BY_ID, _BY_IMAGE = (_GROUPS.where(Group.id.in_(ids)) for ids in (_IDS, _OF_IMAGES))
 _IMAGES = (
-    select(GroupImage.id, GroupImage.group_id, GroupImage.index, GroupImage.gold_answer)
+    select(
+        GroupImage.id,
+        GroupImage.group_id,
+        GroupImage.index.label("place"),
+        GroupImage.gold_answer,
+    )
     .where(GroupImage.group_id.in_(_IDS))
     .order_by(GroupImage.group_id, GroupImage.index)
 )

@@ -90,7 +90,7 @@ def send(
 
 
 def _image(image: Any, place: int, posterior: GroupPosterior | None) -> dict[str, Any]:
-    said = {"image_id": image.id, "index": image.index, "mu": None, "n": 0.0, "rho": 0.0}
+    said = {"image_id": image.id, "index": image.place, "mu": None, "n": 0.0, "rho": 0.0}
     if posterior is not None:
         said |= {name: getattr(posterior, name)[place] for name in ("mu", "n", "rho")}
     return said

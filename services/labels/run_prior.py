@@ -1,7 +1,8 @@
 """What a run's labels say before a group has any: its base rate m0, and the prior's strength.
 
 m0 is counted again once the run has labels enough to move it, not at every label: the first fifty
-each count at once, later ones in steps of a fiftieth of the window.
+each count at once, later ones in steps of a fiftieth of the window. k and the proxy reward's
+calibration are fitted by `prior_fit`.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ def run_prior(session: Session, row: Any, newest_seq: int, settings: "Settings")
     if newest_seq - row.rate_seq >= max(1, row.rate_labels // STEPS):
         m0 = recount(session, row.run_id, newest_seq, settings)
     fitted = row.prior or {}
-    proxy = Platt(fitted["a"], fitted["b"]) if "a" in fitted else None
+    of_proxy = settings.proxy_reward and fitted.get("proxy") == settings.proxy_reward
+    proxy = Platt(fitted["a"], fitted["b"]) if of_proxy else None
     return RunPrior(m0, fitted.get("k", settings.k), proxy)
 
 

@@ -64,7 +64,7 @@ class World:
             prompt_text="a cat",
             question_id="like",
             policy_version=0,
-            images=[groups.NewImage(i, self.image(f"{id}:{i}")) for i in range(num_images)],
+            images=[groups.NewImage(i, self.image(str(i))) for i in range(num_images)],
         )
         groups.put(self.session, replace(new, **changes), self.now, self.settings)
         query = select(GroupImage.id).where(GroupImage.group_id == id).order_by(GroupImage.index)

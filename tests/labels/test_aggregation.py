@@ -169,14 +169,6 @@ def test_votes_of_an_excluded_person_cease_to_count_everywhere(here: World) -> N
     assert sweep(here.session, here.now, here.settings).num_refreshed == 0
 
 
-def test_the_base_rate_follows_the_runs_labels(here: World) -> None:
-    for n in range(10):
-        here.label("ann", here.group(f"g{n}", 8), "lllllldd")
-    run = here.session.get_one(Run, "run", populate_existing=True)
-    assert run.like_rate == pytest.approx(0.75, abs=0.02)
-    assert run.rate_labels >= 78
-
-
 def test_refreshing_twice_changes_nothing(here: World) -> None:
     here.label("ann", here.group("g"), "lddl")
     before = here.state("g").aggregate

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -293,6 +295,18 @@ def test_without_work_the_answer_is_204_and_when_to_ask_again(api: Api) -> None:
     answer = api.claim()
     assert answer.status_code == 204
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_waiting_claim_is_woken_by_the_group_that_it_waits_for(api: Api) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(api.claim, "bob", wait_seconds=20)
+        while not api.app.state.bell.num_waiting:
+            time.sleep(0.01)
+        started = time.monotonic()
+        api.group("g", 1)
+        assert waiting.result().status_code == 201
+    assert time.monotonic() - started < 10
+    assert problem(api.claim("cem", wait_seconds=21)) == (422, "invalid-request")
 
 
 def test_a_lost_lease_gives_the_work_back(api: Api) -> None:
