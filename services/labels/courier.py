@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import re
-import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -88,7 +87,7 @@ class Courier:
             return Outcome(error=f"no answer within {self.timeout_s:g} s")
         except ForbiddenUrlError as error:
             return Outcome(error=f"not sent: {error}"[:MAX_ERROR])
-        except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        except Exception as error:  # whatever a receiver provokes, other deliveries go on
             return Outcome(error=f"{type(error).__name__}: {error}"[:MAX_ERROR])
         if response.is_redirect:
             return Outcome(response.status_code, "redirects are not followed; correct the URL")

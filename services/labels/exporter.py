@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from services.labels.exports import write_export
 from services.labels.store.database import Database
+from services.labels.store.faults import StoreUnavailable
 from services.labels.store.tables import Export
 from services.web.clock import Clock
 
@@ -49,6 +50,11 @@ class Exporter:
         except OSError as error:
             _log.error("export %s failed: %s", export.id, error)
             return None, f"the file could not be written: {error.strerror}"
+        except StoreUnavailable:
+            raise
+        except Exception:  # one that cannot be made must not keep back those behind it
+            _log.exception("export %s failed", export.id)
+            return None, "a fault of the service; its log has the reason"
 
 
 async def make_exports(app: FastAPI) -> None:

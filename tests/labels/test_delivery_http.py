@@ -254,6 +254,17 @@ def test_a_webhook_is_told_of_its_topics_signed(people, receiver):
     assert requests[2][0]["webhook-id"] == headers["webhook-id"]
 
 
+def test_a_repeated_creation_of_a_webhook_does_not_show_the_secret_again(people, receiver):
+    once = {"Idempotency-Key": fresh()}
+    body = {"url": receiver[0], "topics": ["labels"]}
+    first, again = (
+        people["admin"].request("POST", "/webhooks", json=body, headers=once) for _ in range(2)
+    )
+    assert first.json()["secret"].startswith("whsec_")
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json() == first.json() | {"secret": None}
+
+
 def test_a_webhook_is_changed_and_removed_under_its_etag(people, receiver):
     url, _ = receiver
     admin = people["admin"]
@@ -321,6 +332,23 @@ def test_an_export_is_a_file_with_a_manifest(people, format):
 def _done(admin, path):
     view = admin.request("GET", path).json()
     return view if view["state"] == "done" else None
+
+
+def test_an_export_that_cannot_be_written_says_so_and_keeps_nobody_waiting(people, settings):
+    (settings.data_dir / "exports").write_text("a file where the folder should be")
+    admin = people["admin"]
+    path = admin.request("POST", "/exports", json={}).headers["location"].removeprefix("/api/v1")
+    view = eventually(lambda: _ended(admin, path))
+    assert view["state"] == "failed"
+    assert view["error"].startswith("the file could not be written")
+    with pytest.raises(LabelServiceError) as refused:
+        admin.request("GET", f"{path}/file")
+    assert refused.value.code == "export-not-done"
+
+
+def _ended(admin, path):
+    view = admin.request("GET", path).json()
+    return view if view["state"] != "pending" else None
 
 
 def test_an_export_of_nothing_is_an_empty_file_and_filters_filter(people):
