@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tdm_core.config import ReplayConfig
 from tdm_core.replay_buffer import LateRewards, ReplayBuffer, label_weight
@@ -258,7 +259,7 @@ def test_an_older_verdict_never_replaces_a_newer():
     assert labelled(replay, 0, 0.2, 0.8, revision=5) == [0]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.data())
 def test_whatever_the_order_of_deliveries_the_newest_stands_and_trains_once(deliveries, data):
     replay = buffer()
@@ -299,3 +300,83 @@ def test_counts_tell_what_people_have_and_what_they_gave():
     labelled(replay, 0)
     ready = replay.num_ready(0)
     assert (ready["pending"], ready["labelled"], ready["rewarded"]) == (1, 1, 2)
+
+
+class LateMachine(RuleBasedStateMachine):
+    """Rollouts, judges, people and both readers in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = self.next_id = 0
+        self.trained: dict[int, int] = {}
+        self.replay = buffer(awaited=False, revisable=True, capacity_groups=6, max_reuse=1)
+
+    def some(self, pick: float) -> int:
+        return int(pick * self.next_id)
+
+    @rule()
+    def generate(self) -> None:
+        add(self.replay, self.next_id, version=self.version)
+        self.next_id += 1
+
+    @rule()
+    def publish(self) -> None:
+        self.version += 1
+
+    @precondition(lambda self: self.next_id)
+    @rule(pick=st.floats(0, 0.999), state=st.sampled_from(["ready", "ready", "failed"]))
+    def judge(self, pick, state) -> None:
+        self.replay.attach_rewards(verdict(self.some(pick), "r", state=state))
+
+    @precondition(lambda self: self.next_id)
+    @rule(
+        pick=st.floats(0, 0.999),
+        state=st.sampled_from(["ready", "ready", "expired", "pending"]),
+        revision=st.integers(0, 3),
+    )
+    def label(self, pick, state, revision) -> None:
+        value = revision / 4
+        labelled(self.replay, self.some(pick), value, 1 - value, revision=revision, state=state)
+
+    @precondition(lambda self: self.next_id)
+    @rule(pick=st.floats(0, 0.999))
+    def give_up(self, pick) -> None:
+        self.replay.give_up([self.some(pick)])
+
+    @rule()
+    def draw_fresh(self) -> None:
+        self.replay.draw_fresh(self.version, 1)
+
+    @rule()
+    def draw_rewarded(self) -> None:
+        for drawn in self.replay.draw_rewarded(self.version, 1) or []:
+            group_id = drawn.group.group_id
+            assert drawn.revision > self.trained.get(group_id, 0)
+            self.trained[group_id] = drawn.revision
+            assert drawn.valid_RGK.any()
+            is_labelled = bool(drawn.valid_RGK[1].any())
+            age = self.version - drawn.group.policy_version
+            assert drawn.weight == (max(0.1, 2 ** (-age / 64)) if is_labelled else 1.0)
+            assert is_labelled or age <= 3
+
+    @rule()
+    def evict(self) -> None:
+        pending = self.replay.pending()
+        self.replay.evict(self.version)
+        assert self.replay.pending() == pending
+
+    @rule()
+    def restart(self) -> None:
+        state = self.replay.state_dict()
+        self.replay = buffer(awaited=False, revisable=True, capacity_groups=6, max_reuse=1)
+        self.replay.load_state_dict(state)
+
+    @invariant()
+    def is_bounded_and_consistent(self) -> None:
+        ready = self.replay.num_ready(self.version)
+        assert ready["held"] <= 6
+        assert ready["labelled"] <= ready["rewarded"] <= ready["held"]
+
+
+TestLateMachine = LateMachine.TestCase
+TestLateMachine.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
