@@ -20,11 +20,11 @@ GRACE_S = 10
 
 def serve(settings: Settings) -> None:
     """Serve until a signal; ValueError where the address must not or cannot be listened on."""
-    log_to_stderr()
     os.umask(0o077)  # What is written here is people's, and nobody else's on this machine.
     database = Database.open(settings.url)
     try:
         _check_bind(settings, database)
+        log_to_stderr()
         server = uvicorn.Server(_config(settings, database))
         socket = server.config.bind_socket()
         # Of a socket made here asyncio does not know that it is TCP: an answer's second packet

@@ -36,7 +36,7 @@ OPERATIONS = [
     # The stream never ends, and an admin who has logged out is a stranger.
     if path != "/api/v1/events"
 ]
-EXAMPLES = 6
+EXAMPLES = 5
 """Requests an operation; not every one that is well-formed can succeed, since only the database
 knows ids, cursors and digests, so that check is left out."""
 

@@ -5,9 +5,12 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
-from services.labels.settings import Settings
+from services.labels.app import create_app
+from services.labels.settings import Rates, Settings
 from services.labels.store.faults import StoreUnavailable
+from services.web.limits import Rate
 from services.web.problems import MEDIA_TYPE, Problem
 from tests.labels.people import BASE_URL, bearer
 
@@ -152,3 +155,26 @@ def test_a_key_in_an_address_is_refused_however_it_is_written(client, keys):
     for address in (f"/?k={key}", f"/{key}", f"/healthz?{escaped}", f"/api/v1/audit?actor={key}"):
         answer = client.get(address)
         check(answer, 400, "key-in-url")
+
+
+def test_other_origins_may_read_nothing(client, keys):
+    """CORS is off: a preflight is no invitation, and no answer names an origin."""
+    preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "DELETE"}
+    asked = client.options("/api/v1/audit", headers=preflight)
+    got = client.get("/api/v1/audit", headers=bearer(keys["admin"]) | preflight)
+    for answer in (asked, got):
+        assert [name for name in answer.headers if name.startswith("access-control")] == []
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert asked.status_code in (401, 405)
+
+
+def test_a_viewer_is_slowed_down_and_a_trainer_is_not(settings, clock, database, keys):
+    rates = Rates(requests=Rate(num=2, per_s=1))
+    limited = create_app(settings.model_copy(update={"rates": rates}), clock, database)
+    client = TestClient(limited, BASE_URL)
+    for role, last in (("viewer", 429), ("annotator", 429), ("service", 200), ("admin", 200)):
+        statuses = [
+            client.get("/api/v1/questions", headers=bearer(keys[role])).status_code
+            for _ in range(3)
+        ]
+        assert statuses == [200, 200, last], role
