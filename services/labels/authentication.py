@@ -1,4 +1,8 @@
-"""Who asks: keys and cookies looked up in the database, once a request."""
+"""Who asks: keys and cookies looked up in the database, for every request anew.
+
+Requests of one key that come at the same time share a look-up, if it has not begun: none is
+answered from what was true before it came.
+"""
 
 import asyncio
 import logging
@@ -18,6 +22,9 @@ from services.web.keys import parse_key
 from services.web.limits import RateLimiter
 from services.web.problems import Problem, unavailable
 
+Found = tuple[Principal, bool] | None
+"""Who it is, and whether their last use is to be noted."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +36,8 @@ class Directory:
         self._clock = clock
         self._limiter = limiter
         self._touching: dict[str, asyncio.Task[Any]] = {}
+        self._waiting: dict[Credentials, asyncio.Task[Found]] = {}
+        self._running: dict[Credentials, asyncio.Task[Found]] = {}
 
     async def __call__(self, credentials: Credentials) -> Principal | None:
         """Who asks, and their use of it noted; 403 for a person whom an admin has excluded, 429
@@ -48,12 +57,27 @@ class Directory:
         found = await self._find(credentials)
         return found[0] if found else None
 
-    async def _find(self, credentials: Credentials) -> tuple[Principal, bool] | None:
+    async def _find(self, credentials: Credentials) -> Found:
+        waiting = self._waiting.get(credentials)
+        if waiting is None:
+            waiting = asyncio.create_task(self._look_up_next(credentials))
+            self._waiting[credentials] = waiting
+        # Who goes away must not take the others' look-up along.
+        return await asyncio.shield(waiting)
+
+    async def _look_up_next(self, credentials: Credentials) -> Found:
+        """Look up once the one under way is over; until then others may join."""
+        if credentials in self._running:
+            await asyncio.wait([self._running[credentials]])
+        self._running[credentials] = task = self._waiting.pop(credentials)
         now = self._clock()
         try:
             return await self._database.read(lambda session: _find(session, credentials, now))
         except StoreUnavailable as error:
             raise unavailable(str(error)) from error
+        finally:
+            if self._running[credentials] is task:
+                del self._running[credentials]
 
     def _touch(self, principal: Principal, credentials: Credentials, now: datetime) -> None:
         """Note the use beside the request: an answer must not wait for it."""
@@ -77,9 +101,7 @@ class Directory:
         self._touching[principal.key_id] = asyncio.create_task(write())
 
 
-def _find(
-    session: Session, credentials: Credentials, now: datetime
-) -> tuple[Principal, bool] | None:
+def _find(session: Session, credentials: Credentials, now: datetime) -> Found:
     if credentials.cookie:
         found = principal_of_session(session, credentials.cookie, now)
     else:

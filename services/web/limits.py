@@ -72,7 +72,7 @@ def limited(name: str, *roles: str) -> Any:
     """`dependencies=[limited("claim")]`: one of the settings' rates by principal; only for `roles`
     where some are named. The principal is known before a route's dependencies run."""
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:  # a plain function would be sent to a thread
         principal = request.state.principal
         if not roles or principal.role in roles:
             request.app.state.limiter.take(name, principal.key_id)
