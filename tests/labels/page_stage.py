@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,11 +50,10 @@ class Stage:
     """A question, an annotator named Ann, and groups g1, g2, ... as a test wants them."""
 
     def __init__(
-        self, database: Database, settings: Settings, folder: Path, pictures: Sequence[Picture]
+        self, database: Database, settings: Settings, pictures: Sequence[Picture] = ()
     ) -> None:
         self._database, self._settings, self._pictures = database, settings, pictures
         self._num_groups = 0
-        shutil.copytree(folder, settings.data_dir / "images")
         self.ann = make_annotator(database, "Ann", self._now())
         self.write(self._ask)
 
@@ -75,10 +73,12 @@ class Stage:
         images: int = 4,
         prompt: str = "a red cube on a blue table",
         content_warning: str | None = None,
+        pictures: Sequence[Picture] = (),
     ) -> None:
-        """Groups to be labelled after those before them."""
-        self.write(lambda session: [store(session, p, "key", self._now()) for p in self._pictures])
-        digests = [picture.sha256 for picture in self._pictures[:images]]
+        """Groups to be labelled after those before them, of `pictures` or of the first `images`."""
+        shown = pictures or self._pictures[:images]
+        self.write(lambda session: [store(session, each, "key", self._now()) for each in shown])
+        digests = [picture.sha256 for picture in shown]
         for _ in range(count):
             self._num_groups += 1
             new = groups.NewGroup(

@@ -19,22 +19,14 @@ from playwright.sync_api import (
 )
 
 from services.labels.images import Picture
-from services.labels.settings import Settings
+from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.web.clock import Clock, utc_now
+from tests.labels.browser import FLAGS, find_chromium
 from tests.labels.page_stage import Stage, draw_pictures
 
 pytestmark = pytest.mark.integration
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_MS = 15_000
 """For a busy machine; nothing here is a measurement."""
 XSS = (
@@ -46,11 +38,6 @@ XSS = (
     "{{constructor.constructor('window.pwned=1')()}} ${window.pwned=1}",
     "\u202egnp.exe \ufeff<b>bold</b>&lt;i&gt;",
 )
-
-
-def find_chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next(filter(None, map(shutil.which, names)), None)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +74,7 @@ def settings(tmp_path: Path, sqlite_url: str) -> Settings:
         database_url=sqlite_url,
         gold_rate=0,
         overlap_rate=0,
-        rates={},
+        rates=NO_RATES,
     )
 
 
@@ -100,7 +87,9 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def stage(database: Database, settings: Settings, drawn: tuple[Path, list[Picture]]) -> Stage:
-    return Stage(database, settings, *drawn)
+    folder, pictures = drawn
+    shutil.copytree(folder, settings.data_dir / "images")
+    return Stage(database, settings, pictures)
 
 
 Open = Callable[..., Page]

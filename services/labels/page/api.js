@@ -19,11 +19,11 @@ export class Problem extends Error {
 
   /** Worth trying again with the same key: nothing is wrong with what was sent. */
   get passing() {
-    return PASSING.has(this.status) || this.code === "idempotency-in-progress";
+    return PASSING.has(this.status) || this.code === "idempotency-key-running";
   }
 
   get signedOut() {
-    return this.status === 401 || this.code === "csrf-token-invalid" || this.code === "csrf";
+    return this.status === 401 || this.code === "csrf";
   }
 }
 

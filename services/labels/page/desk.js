@@ -69,7 +69,7 @@ export class Desk {
   /** The image that was decided last; 0 where nobody knows. */
   lastMarked() {
     const times = this.group.images.map((_, index) => this.at(index)?.latencyMs ?? -1);
-    return Math.max(0, times.indexOf(Math.max(...times)));
+    return Math.max(0, times.lastIndexOf(Math.max(...times)));
   }
 
   /** What the service gets: every image, with `skip` for what could not be shown. */

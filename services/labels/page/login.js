@@ -39,7 +39,8 @@ function inviteIn(text) {
 function explain(error) {
   if (error instanceof Offline) return "The service does not answer. Try again in a moment.";
   if (error.status === 429) return "Too many tries. Wait a minute, then try again.";
-  return `${error.message} Ask whoever invited you for a new link.`;
+  if (error.code !== "invite-invalid") return error.message;
+  return "This invite is unknown, used or expired. Ask whoever invited you for a new link.";
 }
 
 function say(text) {

@@ -23,7 +23,6 @@ import { holdTab } from "./tabs.js";
 import { View } from "./view.js";
 
 const TICK_MS = 1000;
-const PREFETCH_AGAIN_MS = 5000;
 
 class Page {
   supply = new Supply();
@@ -105,6 +104,8 @@ class Page {
       return;
     }
     this.judging.clear();
+    this.drawControls();
+    this.attendance.drawLease();
     this.view.count(this.groupsDone);
     this.view.panel("loading", "One moment", "Looking for something to label.");
     try {
@@ -159,8 +160,8 @@ class Page {
   }
 
   async prefetch() {
-    this.prefetchAt = performance.now() + Math.max(PREFETCH_AGAIN_MS, this.supply.retryMs);
     await this.supply.prefetch();
+    this.prefetchAt = performance.now() + this.supply.retryMs;
     if (this.supply.current && !this.supply.current.lost) this.view.unnotice("lost");
     const group = this.supply.next;
     if (!group) return;
@@ -335,6 +336,7 @@ class Page {
   async sent(entry, body) {
     this.attendance.reached();
     if (entry.kind === "submit") await this.history.accepted(entry.assignmentId, body);
+    if (this.supply.current && !this.supply.next) this.prefetch(); // a lease has become free
     if (entry.kind === "amend") {
       await this.history.amended(entry.assignmentId, entry.imageId, body);
     }

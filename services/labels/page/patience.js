@@ -65,8 +65,8 @@ export class Patience {
     ]);
     const until = performance.now() + ms;
     for (let left = ms; left > 0; left = until - performance.now()) {
-      const seconds = Math.ceil(left / 1000);
-      this.#view.panelText(`There is nothing to label right now. Looking again in ${seconds} s.`);
+      const time = `${Math.ceil(left / 1000)}\u00a0s`;
+      this.#view.panelText(`There is nothing to label right now. Looking again in ${time}.`);
       const woken = await this.#pause(Math.min(TICK_MS, left));
       if (woken || !isNewest()) return;
     }

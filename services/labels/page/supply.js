@@ -1,13 +1,14 @@
 // Groups to label: the one in work, the next one already leased and its images decoded, and the
 // heartbeats that keep both leases.
 
-import { Problem, call, newKey, retryAfterMs } from "./api.js";
+import { Problem, call, newKey, pauseMs, retryAfterMs } from "./api.js";
 
 const HEARTBEAT_SHARE = 1 / 3; // of the lease: two may be lost before it ends
 const LONGEST_LEASE_MS = 24 * 3600 * 1000;
 const FALLBACK_LEASE_MS = 120000;
 const SOON_MS = 10000;
 const MOST_HELD = 8;
+const PREFETCH_ATTEMPT = 3; // as patient as a third attempt: some seconds
 
 /** A leased group: the service's answer, its images as elements, and when the lease ends. */
 export class LeasedGroup {
@@ -77,10 +78,13 @@ class Picture {
     this.#sharp = true;
     const whole = new Image();
     whole.src = this.url;
-    const use = () => {
-      this.element.src = this.url;
-    };
-    whole.decode().then(use, () => null); // the smaller one is better than none
+    // After `ready`: another source would abort the decoding that it waits for.
+    Promise.all([whole.decode(), this.ready]).then(
+      () => {
+        this.element.src = this.url;
+      },
+      () => null, // the smaller one is better than none
+    );
   }
 }
 
@@ -113,7 +117,10 @@ export class Supply {
       .then((group) => {
         this.next = group;
       })
-      .catch(() => null) // no news: `take` asks again and tells the person
+      .catch((error) => {
+        // Quietly: should it still fail when the group is needed, `take` tells the person.
+        this.retryMs = pauseMs(PREFETCH_ATTEMPT, error);
+      })
       .finally(() => {
         this.#ahead = null;
       });

@@ -70,7 +70,8 @@ export class View {
     document.body.dataset.state = desk.review ? "review" : "label";
     byId("panel").hidden = true;
     byId("work").hidden = false;
-    byId("question").textContent = group.question.text;
+    const asked = group.question.text;
+    byId("question").textContent = desk.review ? `You have answered this: ${asked}` : asked;
     byId("prompt").textContent = group.prompt.text;
     this.#tiles = desk.group.images.map((picture, index) => this.#tile(picture, index));
     byId("grid").replaceChildren(...this.#tiles.map((tile) => tile.item));
@@ -93,7 +94,8 @@ export class View {
     picture.element.draggable = false;
     const badge = make("span", { class: "badge", "aria-hidden": "true" });
     const frame = make("div", { class: "frame", role: "group", tabindex: "-1" });
-    frame.append(picture.element, badge);
+    const noted = make("span", { class: "noted", "aria-hidden": "true" }, icon("note"));
+    frame.append(picture.element, badge, noted);
     frame.addEventListener("focus", () => this.#acts.focus(index));
     frame.addEventListener("click", () => this.focus(index));
     frame.addEventListener("dblclick", () => this.#acts.zoom());
@@ -102,7 +104,7 @@ export class View {
     const item = make("li", { class: "tile" }, frame, verdicts);
     item.style.setProperty("--at", (index % STRIP_COLUMNS) + 1);
     item.style.setProperty("--row", Math.floor(index / STRIP_COLUMNS) + 2);
-    return { item, frame, buttons, badge };
+    return { item, frame, buttons, badge, noted };
   }
 
   /** An image is loading once more. */
@@ -137,8 +139,8 @@ export class View {
     }
     const verdict = VERDICTS[mark.value];
     const words = verdict ? [icon(verdict.icon), make("span", {}, verdict.name)] : [];
-    if (mark.note) words.push(icon("note"), make("span", { class: "unseen" }, "with a note"));
     tile.badge.replaceChildren(...words);
+    tile.noted.hidden = !mark.note;
     tile.frame.setAttribute("aria-label", this.describe(index));
   }
 
