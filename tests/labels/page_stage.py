@@ -149,13 +149,18 @@ class Stage:
         ended = update(BrowserSession).values(ended_at=self._now())
         self.write(lambda session: session.execute(ended))
 
+    def expire_leases(self) -> None:
+        """All run out a moment ago."""
+        past = self._now() - timedelta(seconds=1)
+        self.write(lambda session: session.execute(update(Assignment).values(expires_at=past)))
+
     def give_away(self, group_id: str) -> None:
         """Ann's lease runs out, and somebody else has labelled the group."""
+        self.expire_leases()
         bob = make_annotator(self._database, "Bob", self._now())
         past = self._now() - timedelta(seconds=1)
 
         def operation(session: Session) -> None:
-            session.execute(update(Assignment).values(expires_at=past))
             facts = {"state": "submitted", "token": "", "positions": []}
             times = {"granted_at": past, "expires_at": past, "finished_at": past}
             row = Assignment(id="bobs", group_id=group_id, annotator_id=bob, **facts, **times)

@@ -399,6 +399,9 @@ def test_heartbeats_keep_a_lease_and_the_work_is_kept_if_it_is_lost(stage, app, 
     granted = stage.assignments("live")[0].expires_at
     wait_for(lambda: stage.assignments("live")[0].expires_at > granted, page)
     press(page, "fdf")
+    stage.expire_leases()
+    said(page, "it is yours again")
+    num(page, "like")(2)
     stage.give_away("g1")
     notice(page, "Your lease on this group ended")
     num(page, "like")(2)

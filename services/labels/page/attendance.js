@@ -20,7 +20,10 @@ export class Attendance {
   #regaining = null;
   #leaseSaid = false;
 
-  /** `events`: leased() gives the group in work on screen or null, turnedAway(), welcome(). */
+  /**
+   * `events`: leased() gives the group in work on screen or null; reclaim() tries to lease the lost
+   * one again and resolves to whether it did; turnedAway(); welcome().
+   */
   constructor(supply, view, events) {
     this.#supply = supply;
     this.#view = view;
@@ -44,7 +47,7 @@ export class Attendance {
     this.#beating = true;
     try {
       const lost = await this.#supply.beat();
-      if (lost.includes(this.#supply.current)) this.#leaseLost();
+      if (lost.includes(this.#supply.current)) await this.#leaseLost();
     } catch (error) {
       this.notReached(error);
     } finally {
@@ -52,8 +55,13 @@ export class Attendance {
     }
   }
 
-  #leaseLost() {
+  async #leaseLost() {
     this.drawLease();
+    if (await this.#events.reclaim()) {
+      this.#view.announce("The lease on this group had ended; it is yours again.");
+      this.drawLease();
+      return;
+    }
     this.#view.notice(
       "lost",
       "Your lease on this group ended. Your labels are kept: submit them, and they count " +

@@ -23,6 +23,7 @@ import { holdTab } from "./tabs.js";
 import { View } from "./view.js";
 
 const TICK_MS = 1000;
+const DRAFT_MS = 2 * 24 * 3600 * 1000;
 
 class Page {
   supply = new Supply();
@@ -42,6 +43,10 @@ class Page {
     this.judging = new Judging(this.view, this.keys, (desk) => this.changed(desk));
     this.attendance = new Attendance(this.supply, this.view, {
       leased: () => (this.desk?.review ? null : (this.desk?.group ?? null)),
+      reclaim: async () => {
+        await this.prefetch();
+        return Boolean(this.supply.current) && !this.supply.current.lost;
+      },
       turnedAway: () => this.askToSignIn(),
       welcome: () => this.desk ?? this.next(),
     });
@@ -80,9 +85,21 @@ class Page {
       this.view.notice("memory", "This browser keeps nothing on disk: send before you close it.");
     }
     setInterval(() => this.tick(), TICK_MS);
-    await this.queue.flush();
+    this.forgetOldDrafts();
+    // What waits has been decided: it must not come again while it is on its way.
+    for (const { assignmentId } of await this.queue.entries()) {
+      this.supply.finish({ id: assignmentId });
+    }
+    this.queue.flush();
     await this.kept.offer();
     await this.next();
+  }
+
+  /** Drafts of groups that others have labelled long since. */
+  async forgetOldDrafts() {
+    for (const { assignmentId, at } of await this.store.all("drafts")) {
+      if (at < Date.now() - DRAFT_MS) this.store.remove("drafts", assignmentId);
+    }
   }
 
   tick() {
