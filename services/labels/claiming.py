@@ -70,8 +70,8 @@ def _taken(now: datetime) -> Select[Any]:
 def _ordinary(annotator_id: str, question_id: str | None, now: datetime) -> Select[Any]:
     taken = _taken(now).where(Assignment.group_id == Group.id).correlate(Group).scalar_subquery()
     mine = and_(Assignment.group_id == Group.id, Assignment.annotator_id == annotator_id)
-    done = exists().where(mine, Assignment.state.in_(("submitted", "skipped")))
-    held = exists().where(mine, Assignment.state == "live", Assignment.expires_at > now)
+    live = and_(Assignment.state == "live", Assignment.expires_at > now)
+    done = or_(Assignment.state.in_(("submitted", "skipped")), live)
     labels = (
         select(func.count())
         .select_from(Label)
@@ -83,7 +83,7 @@ def _ordinary(annotator_id: str, question_id: str | None, now: datetime) -> Sele
         .add_columns(Group.overlap)
         .join(Run, Run.id == Group.run_id)
         .where(or_(Group.deadline_at.is_(None), Group.deadline_at > now))
-        .where(taken < Group.overlap, ~done, ~held, labels < Group.num_images)
+        .where(taken < Group.overlap, ~exists().where(mine, done), labels < Group.num_images)
         .order_by(
             (Group.num_labels > 0).desc(),
             Group.priority.desc(),
