@@ -90,6 +90,7 @@ class Page {
     for (const { assignmentId } of await this.queue.entries()) {
       this.supply.finish({ id: assignmentId });
     }
+    await this.queue.count();
     this.queue.flush();
     await this.kept.offer();
     await this.next();
@@ -417,7 +418,6 @@ class Page {
     window.addEventListener("online", () => this.returned());
     window.addEventListener("offline", () => this.attendance.wentOffline());
     this.drawControls();
-    this.attendance.drawSending();
     this.view.count(0);
   }
 

@@ -27,7 +27,7 @@ export class Queue {
   /** Resolves once the entry is stored; sending goes on behind. */
   async add(entry) {
     await this.#store.put("queue", { ...entry, key: newKey(), annotatorId: this.annotatorId });
-    await this.#count();
+    await this.count();
     this.flush();
   }
 
@@ -56,7 +56,8 @@ export class Queue {
     return all.filter((entry) => entry.annotatorId === this.annotatorId);
   }
 
-  async #count() {
+  /** Look how many wait, and tell. */
+  async count() {
     this.waiting = (await this.entries()).length;
     this.#events.changed(this);
   }
@@ -74,24 +75,24 @@ export class Queue {
       this.#attempt = 0;
       this.trouble = null;
       await this.#store.remove("queue", entry.id);
-      await this.#count();
+      await this.count();
     }
     this.trouble = null;
-    await this.#count();
+    await this.count();
   }
 
   /** True where the entry is finished; false where it stays first in the queue. */
   async #settle(entry, error) {
     if (error instanceof Problem && error.signedOut) {
       this.trouble = "signed-out";
-      await this.#count();
+      await this.count();
       this.#events.signedOut();
       return false;
     }
     if (error instanceof Offline || (error instanceof Problem && error.passing)) {
       this.trouble = error instanceof Offline ? "offline" : "service";
       this.#attempt += 1;
-      await this.#count();
+      await this.count();
       this.#timer = setTimeout(() => this.flush(), pauseMs(this.#attempt, error));
       return false;
     }

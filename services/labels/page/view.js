@@ -221,6 +221,7 @@ export class View {
   /** The chip that says whether answers have left. */
   sending(waiting, trouble) {
     const chip = byId("sending");
+    chip.hidden = false;
     const why = TROUBLES[trouble];
     const calm = waiting ? `Sending ${waiting}` : "All sent";
     const text = why ? `${why}, ${waiting} waiting` : calm;
