@@ -60,9 +60,10 @@ OPEN_ROUTES = frozenset({("POST", f"{API}/session"), ("GET", f"{API}/openapi.jso
 """All that a stranger may ask of the API: to log in with an invite, and what there is to ask."""
 
 API_ROUTERS: tuple[APIRouter, ...] = (
+    pushes.router,  # first: routes are tried in this order, and labels come the most often
+    assignments.router,
     aggregates.router,
     annotators.router,
-    assignments.router,
     audit.router,
     events.router,
     exports.router,
@@ -71,7 +72,6 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     images.router,
     keys.router,
     labels.router,
-    pushes.router,
     questions.router,
     reward_queue.router,
     sessions.router,
