@@ -26,7 +26,13 @@ def serve(settings: Settings) -> None:
         _check_bind(settings, database)
         log_to_stderr()
         server = uvicorn.Server(_config(settings, database))
-        socket = server.config.bind_socket()
+        try:
+            socket = server.config.bind_socket()
+        except SystemExit as error:  # uvicorn's way to say that the address is taken
+            raise ValueError(
+                f"cannot listen on {settings.host}:{settings.port}, as the log says; another "
+                "service may be there: give another --port, or 0 for any free one"
+            ) from error
         # Of a socket made here asyncio does not know that it is TCP: an answer's second packet
         # would wait 40 ms for the first one's acknowledgement.
         socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

@@ -45,7 +45,7 @@ leases_expired = Counter(
 )
 group_ready_age = Histogram(
     "tdmr1_group_ready_age_seconds",
-    "Age of a group when its rewards were ready.",
+    "How long a group's rewards waited for the trainer.",
     registry=REGISTRY,
     buckets=(1, 5, 15, 60, 300, 900, 3600, 14400, 86400),
 )

@@ -74,12 +74,12 @@ async def receive(
             return reward_queue.receive(session, max_groups, visibility_seconds, run_id, now)
 
         if await is_gone():
-            return Received([], 0)
+            return Received([], 0, [])
         if await database.read(anything):
             received = await database.write(take)
             if received.messages:
                 return received
         left_s = deadline - loop.time()
         if left_s <= 0:
-            return Received([], 0)
+            return Received([], 0, [])
         await watch.wait(run_id, min(left_s, LISTENING_S))

@@ -40,6 +40,8 @@ class Received:
     """As consumers see them."""
     num_buried: int
     """Messages that became dead letters instead."""
+    first_ages_s: list[float]
+    """How long those that were taken for the first time had waited."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def receive(
         .with_for_update(skip_locked=True)
     )
     taken: list[dict[str, Any]] = []
+    first_ages_s: list[float] = []
     num_buried = 0
     while len(taken) < max_groups:
         messages = session.scalars(found.limit(max_groups - len(taken))).all()
@@ -95,9 +98,11 @@ def receive(
                 _bury(session, message, now)
                 num_buried += 1
                 continue
+            if message.receive_count == 0:
+                first_ages_s.append((now - message.created_at).total_seconds())
             taken.append(_hand_out(message, now + timedelta(seconds=visibility_seconds)))
         session.flush()  # so that the next look sees what was taken and buried
-    return Received(taken, num_buried)
+    return Received(taken, num_buried, first_ages_s)
 
 
 def ack(session: Session, receipts: Sequence[str], now: datetime) -> list[Receipted]:

@@ -56,6 +56,17 @@ def test_a_received_message_is_hidden_until_its_time_is_out(queue):
     assert second["group_id"] == "g1"
 
 
+def test_how_long_a_message_waited_is_told_the_first_time_only(database):
+    database.write_now(lambda s: add_message(s, "g1"))
+
+    def receive(at):
+        return database.write_now(lambda s: reward_queue.receive(s, 64, 60, None, seconds(at)))
+
+    assert receive(7).first_ages_s == [7.0]
+    assert len((again := receive(67)).messages) == 1
+    assert again.first_ages_s == []
+
+
 def test_an_acked_message_never_comes_back_and_its_group_is_consumed(queue):
     queue.put("g1")
     (message,) = queue.receive()

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +61,15 @@ def test_a_service_without_keys_does_not_listen_to_the_network(data):
     assert shown.exit_code == 2
     assert "without keys" in shown.output
     assert "tdm-r1 keys create" in shown.output
+
+
+def test_a_port_that_is_taken_is_named_with_what_helps(data):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        shown = call("serve", "--port", str(port), "--data", data)
+    assert shown.exit_code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in shown.output
+    assert "give another --port" in shown.output
 
 
 def test_a_wrong_setting_is_named(tmp_path):

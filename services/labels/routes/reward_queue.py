@@ -52,6 +52,8 @@ async def receive(
     metrics.reward_dead_letters.inc(received.num_buried)
     again = sum(message["receive_count"] > 1 for message in received.messages)
     metrics.reward_redeliveries.inc(again)
+    for age_s in received.first_ages_s:
+        metrics.group_ready_age.observe(age_s)
     messages = [RewardMessageView.model_validate(message) for message in received.messages]
     return answer(ReceivedView(messages=messages))
 
