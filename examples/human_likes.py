@@ -3,7 +3,7 @@
     python examples/human_likes.py [run.seed=1 ...]
 
 What is started are the commands that a team would start on its machines: `tdm-r1 serve`,
-`tdm-r1 labels simulate` (24 people who take 30 s for a group, judge half of its images and skip the
+`tdm-r1 labels simulate` (40 people who take 30 s for a group, judge half of its images and skip the
 others; a quarter of them toss a coin), and `tdm-r1 train configs/human_likes.yaml`. About ten
 minutes on 2 cores. In the end it says the true like rate on held-out prompts, before and after.
 """
@@ -22,7 +22,7 @@ from services.label_client.client import LabelClient
 ROOT = Path(__file__).parents[1]
 TDM_R1 = [sys.executable, "-m", "services.cli"]
 QUESTION = {"question_id": "like", "text": "Do you like it?"}
-CROWD = ["--people=24", "--judged=0.5", "--seconds=3.75", "--spammers=0.25", "--idle=3600"]
+CROWD = ["--people=40", "--judged=0.5", "--seconds=3.75", "--spammers=0.25", "--idle=3600"]
 PATIENCE_S = 60
 
 

@@ -44,8 +44,10 @@ TIMEOUT_S = 10.0
 WARN_S = 30.0
 SEND_S = 1.0
 """How long a call goes on sending."""
-MAX_UPLOADS = 8
-"""Images on their way at once."""
+MAX_SENDING = 4
+"""Groups on their way at once."""
+MAX_UPLOADS = 16
+"""Their images on their way at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,7 @@ class HumanRewardWorker:
         self._client = client or label_client(reward)
         self._clock = clock
         self._uploads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
+        self._senders = ThreadPoolExecutor(MAX_SENDING, thread_name_prefix="send")
         self._sampling = LabelSampling(self._options, clock)
         self._asked: dict[int, float] = {}
         """Groups that people have, and when they got them."""
@@ -161,6 +164,7 @@ class HumanRewardWorker:
 
     def close(self) -> None:
         """Give the connection back."""
+        self._senders.shutdown()
         self._uploads.shutdown()
         self._client.close()
 
@@ -181,36 +185,41 @@ class HumanRewardWorker:
             group_id = candidate.images.group_id
             found.records += self._settled(group_id, "expired", "people were not asked")
             found.count("declined")
-        until = self._clock() + SEND_S
-        for place, candidate in enumerate(choice.send):
-            if self._rest_until <= self._clock() < until:
-                try:
-                    self._ask(candidate, found)
-                    continue
-                except LabelServiceUnreachableError as error:
-                    self._away(error, found)
-            self._sampling.put_back(choice.send[place:])
-            return
+        left, until = choice.send, self._clock() + SEND_S
+        while left and self._rest_until <= self._clock() < until:
+            # Several at once, so that the service writes their images together.
+            batch, left = left[:MAX_SENDING], left[MAX_SENDING:]
+            for candidate, fault in zip(batch, self._senders.map(self._put, batch), strict=True):
+                self._note(candidate, fault, found)
+        self._sampling.put_back(left)
 
-    def _ask(self, candidate: Candidate, found: _Collected) -> None:
+    def _put(self, candidate: Candidate) -> Exception | None:
+        """Send one group, on a thread of its own; what went wrong, if anything did."""
         images = candidate.images
         try:
-            # Together, so that the service writes them together.
             files = [_png(image) for image in images.images_GS3HW[:, -1]]
             digests = list(self._uploads.map(self._client.put_image, files))
             self._client.put_group(self._name(images.group_id), self._body(candidate, digests))
-        except LabelServiceError as error:
-            if error.status >= 500 or error.status == 429:
-                raise LabelServiceUnreachableError(str(error)) from error
-            # The group is there already where a worker died just after it had sent it.
-            if error.code != "group-exists":
-                self._refused(error)
-                found.records += self._settled(images.group_id, "failed", str(error))
-                found.count("failed")
-                return
-        self._asked[images.group_id] = self._clock()
-        found.records += self._settled(images.group_id, "pending", "people were asked")
-        found.count("sent")
+        except (LabelServiceError, LabelServiceUnreachableError) as error:
+            return error
+        return None
+
+    def _note(self, candidate: Candidate, fault: Exception | None, found: _Collected) -> None:
+        """What became of a group that was sent."""
+        group_id = candidate.images.group_id
+        refusal = fault if isinstance(fault, LabelServiceError) else None
+        # The group is there already where a worker died just after it had sent it.
+        if fault is None or (refusal and refusal.code == "group-exists"):
+            self._asked[group_id] = self._clock()
+            found.records += self._settled(group_id, "pending", "people were asked")
+            found.count("sent")
+        elif refusal and refusal.status < 500 and refusal.status != 429:
+            self._refused(refusal)
+            found.records += self._settled(group_id, "failed", str(refusal))
+            found.count("failed")
+        else:
+            self._away(fault, found)
+            self._sampling.put_back([candidate])
 
     def _body(self, candidate: Candidate, digests: Sequence[str]) -> dict[str, Any]:
         images, options = candidate.images, self._options
