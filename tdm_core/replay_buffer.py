@@ -264,7 +264,9 @@ class ReplayBuffer:
         return limit is None or staleness <= limit
 
     def _is_trainable(self, entry: _Entry, policy_version: int) -> bool:
-        return entry.trained_revision < entry.revision and self._is_young(entry, policy_version)
+        # A later verdict may have taken the only value back: then nothing is left to train on.
+        untrained = entry.trained_revision < entry.revision
+        return untrained and self._is_rewarded(entry) and self._is_young(entry, policy_version)
 
     def _is_finished(self, entry: _Entry, policy_version: int) -> bool:
         """Whether the surrogate has trained on it, or has lost the right to, for good."""

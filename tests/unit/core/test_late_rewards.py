@@ -99,6 +99,16 @@ def test_labels_that_never_come_are_no_reason_to_train_again(state):
     assert drawn(replay) is None
 
 
+def test_a_group_whose_only_value_was_taken_back_is_not_trained_on_until_it_has_one():
+    replay = buffer()
+    add(replay, 0)
+    judged(replay, 0)
+    replay.attach_rewards(verdict(0, "r", state="failed"))
+    assert drawn(replay) is None
+    assert labelled(replay, 0) == [0]
+    assert drawn(replay) == [(0, 2)]
+
+
 def test_a_run_of_people_alone_waits_for_their_labels_and_for_nothing_that_expired():
     replay = buffer(rewards=("human",))
     add(replay, 0, 1)
