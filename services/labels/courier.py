@@ -12,7 +12,12 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from services.labels import metrics
-from services.labels.outbound import (
+from services.labels.outbox import Outcome, Parcel, anything_due, claim, forget_old, settle
+from services.labels.store.database import Database
+from services.labels.store.faults import StoreUnavailable
+from services.labels.webhooks import signed_headers
+from services.web.clock import Clock
+from services.web.outbound import (
     TIMEOUT_S,
     ForbiddenUrlError,
     OutboundRules,
@@ -21,11 +26,6 @@ from services.labels.outbound import (
     post,
     resolve,
 )
-from services.labels.outbox import Outcome, Parcel, anything_due, claim, forget_old, settle
-from services.labels.store.database import Database
-from services.labels.store.faults import StoreUnavailable
-from services.labels.webhooks import signed_headers
-from services.web.clock import Clock
 
 POLL_S = 1.0
 FORGET_S = 3600.0

@@ -15,10 +15,10 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from services.labels.events import record_event
-from services.labels.outbound import OutboundRules, check_url
 from services.labels.outbox import add_delivery
 from services.labels.store.tables import Delivery, Webhook
 from services.web.ids import new_id
+from services.web.outbound import OutboundRules, check_url
 
 SECRET_PREFIX = "whsec_"
 

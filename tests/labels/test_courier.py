@@ -12,8 +12,8 @@ from sqlalchemy import select
 from services.labels import webhooks
 from services.labels.courier import Courier
 from services.labels.events import record_event
-from services.labels.outbound import TIMEOUT_S, OutboundRules, outbound_client
 from services.labels.store.tables import Delivery, Webhook
+from services.web.outbound import TIMEOUT_S, OutboundRules, outbound_client
 
 pytestmark = pytest.mark.integration
 LOCAL = OutboundRules(("127.0.0.1:*", "localhost:*"), allow_private=True)

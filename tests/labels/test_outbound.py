@@ -7,9 +7,10 @@ import socket
 import httpx
 import pytest
 
-from services.labels.outbound import (
+from services.web.outbound import (
     ForbiddenUrlError,
     OutboundRules,
+    UnresolvedHostError,
     check_url,
     is_public,
     outbound_client,
@@ -148,6 +149,35 @@ def test_a_host_that_cannot_be_resolved_is_refused(host):
     url = httpx.URL(f"https://{host}/")
     with pytest.raises(ForbiddenUrlError, match="no address"):
         asyncio.run(resolve(url, EVERYWHERE))
+
+
+@pytest.mark.parametrize("answers", [["10.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["8.8.8.8", "::1"]])
+def test_one_private_address_among_the_answers_is_enough_to_refuse(answers):
+    async def look_up(host, port):
+        return answers
+
+    with pytest.raises(ForbiddenUrlError, match="not public"):
+        asyncio.run(resolve(httpx.URL("https://scorer.test/"), EVERYWHERE, look_up))
+
+
+def test_a_name_is_looked_up_once_and_its_first_address_is_the_one_connected_to():
+    asked = []
+
+    async def look_up(host, port):
+        asked.append((host, port))
+        return ["8.8.8.8", "1.1.1.1"]
+
+    target = asyncio.run(resolve(httpx.URL("https://scorer.test:9/in"), EVERYWHERE, look_up))
+    assert str(target.connect_url) == "https://8.8.8.8:9/in"
+    assert asked == [("scorer.test", 9)]
+
+
+def test_an_empty_answer_is_no_address():
+    async def look_up(host, port):
+        return []
+
+    with pytest.raises(UnresolvedHostError, match="no address"):
+        asyncio.run(resolve(httpx.URL("https://scorer.test/"), EVERYWHERE, look_up))
 
 
 def test_the_connection_goes_to_the_checked_address_under_the_urls_name():

@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from services.labels import outbox, webhooks
 from services.labels.events import record_event
-from services.labels.outbound import OutboundRules
 from services.labels.outbox import MAX_ATTEMPTS, Outcome
 from services.labels.store.tables import Delivery, Event, Webhook
+from services.web.outbound import OutboundRules
 from tests.labels.rows import NOON
 
 pytestmark = pytest.mark.integration

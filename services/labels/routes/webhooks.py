@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from services.labels import outbox, webhooks
 from services.labels.audit import record_audit
-from services.labels.outbound import ForbiddenUrlError, OutboundRules
 from services.labels.schemas.webhooks import (
     CreatedWebhook,
     DeliveryPage,
@@ -26,6 +25,7 @@ from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
 from services.web.idempotency import IDEMPOTENT, once
+from services.web.outbound import ForbiddenUrlError, OutboundRules
 from services.web.pagination import PageQuery
 from services.web.problems import Problem, problems
 

@@ -1,4 +1,4 @@
-"""Requests to addresses that an admin typed in, so that none reaches what only we can reach.
+"""Requests to addresses that somebody typed in, so that none reaches what only we can reach.
 
 The host must be on the allow-list and is resolved once; every address it has must be public, and
 the connection goes to the address that was checked, whatever the name says later. No redirects, no
@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -24,10 +25,16 @@ _TUNNELS = tuple(
 """IPv6 addresses that stand for an IPv4 one: NAT64, 6to4, Teredo, IPv4-compatible."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
+"""From a host and a port to all its addresses; OSError where it has none."""
 
 
 class ForbiddenUrlError(ValueError):
     """A URL that we do not send to; the message says why and what is allowed."""
+
+
+class UnresolvedHostError(ForbiddenUrlError):
+    """A host without an address: perhaps only now."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class OutboundRules:
     """Host names, `*.example.com`, or either with `:port`; without a port it is 443."""
     allow_private: bool = False
     """Lets http and private addresses pass, for tests and receivers on this machine."""
+    setting: str = "webhook_hosts"
+    """What a person sets to allow a host, for messages."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +81,22 @@ def check_url(text: str, rules: OutboundRules) -> httpx.URL:
     return url
 
 
-async def resolve(url: httpx.URL, rules: OutboundRules) -> Target:
-    """Look the host up, once; every address must be one that we may talk to."""
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """Every address that the system's resolver has for the host."""
     loop = asyncio.get_running_loop()
-    port = url.port or (443 if url.scheme == "https" else 80)
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+async def resolve(url: httpx.URL, rules: OutboundRules, look_up: Lookup = look_up) -> Target:
+    """Look the host up, once; every address must be one that we may talk to."""
     try:
-        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = await look_up(url.host, _port(url))
     except (OSError, UnicodeError) as error:
-        raise ForbiddenUrlError(f"host {url.host!r} has no address ({error})") from error
-    addresses = [ipaddress.ip_address(entry[4][0]) for entry in found]
+        raise UnresolvedHostError(f"host {url.host!r} has no address ({error})") from error
+    addresses = [ipaddress.ip_address(text) for text in found]
+    if not addresses:
+        raise UnresolvedHostError(f"host {url.host!r} has no address")
     for address in addresses:
         _check_public(url.host, address, rules)
     return Target(url, addresses[0])
@@ -98,10 +114,13 @@ def is_public(address: Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
-async def post(
+async def send(
     http: httpx.AsyncClient, target: Target, content: bytes, headers: dict[str, str]
 ) -> httpx.Response:
-    """Send to the checked address under the URL's own name; the time limit is the caller's."""
+    """Post to the checked address under the URL's own name; the answer's body is still to be read.
+
+    The time limit and closing the answer are the caller's.
+    """
     request = http.build_request(
         "POST",
         target.connect_url,
@@ -109,7 +128,14 @@ async def post(
         headers={**headers, "Host": target.url.netloc.decode(), "Accept-Encoding": "identity"},
         extensions={"sni_hostname": target.url.host},
     )
-    response = await http.send(request, stream=True, follow_redirects=False)
+    return await http.send(request, stream=True, follow_redirects=False)
+
+
+async def post(
+    http: httpx.AsyncClient, target: Target, content: bytes, headers: dict[str, str]
+) -> httpx.Response:
+    """Post and read some of the answer; the time limit is the caller's."""
+    response = await send(http, target, content, headers)
     try:
         await _read_some(response)
     finally:
@@ -136,13 +162,17 @@ async def _read_some(response: httpx.Response) -> None:
 
 
 def _check_listed(url: httpx.URL, host: str, rules: OutboundRules) -> None:
-    port = url.port or (443 if url.scheme == "https" else 80)
+    port = _port(url)
     for entry in rules.allowed_hosts:
         pattern, allowed_port = _split(entry)
         if fnmatchcase(host, pattern) and allowed_port in ("*", str(port)):
             return
-    allowed = ", ".join(rules.allowed_hosts) or "none; set webhook_hosts"
+    allowed = ", ".join(rules.allowed_hosts) or f"none; set {rules.setting}"
     raise ForbiddenUrlError(f"{host}:{port} is not on the allow-list; allowed: {allowed}")
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def _check_public(host: str, address: Address, rules: OutboundRules) -> None:
