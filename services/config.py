@@ -32,6 +32,7 @@ REWARD_KINDS = (
     "jpeg_compressibility",
     "jpeg_incompressibility",
     "vlm_judge",
+    "ranked",
     "human",
 )
 _PYTHON_REWARD = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -158,9 +159,11 @@ class RewardConfig(Section):
     batch_size: int = Field(default=64, ge=1)
     """Images a call of the reward."""
     deadline_s: float = Field(default=60, gt=0)
-    """Seconds until an unanswered evaluation counts as failed."""
+    """Seconds until an unanswered batch is given up, its retries included."""
     retries: int = Field(default=2, ge=0)
     """Further attempts after a failed call."""
+    backoff_s: float = Field(default=0.25, ge=0)
+    """Seconds before the first further attempt; the pause doubles each time, up to 10."""
     on_failure: Literal["drop_sample", "drop_group", "stop_run"] = "drop_sample"
     """What a failed image costs."""
 

@@ -89,6 +89,15 @@ class ChecksPrompts(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A reward that has something to load before it can judge: weights, an engine, a connection."""
+
+    def prepare(self) -> None:
+        """Called once where the reward will work; what it raises ends the run at its start."""
+        ...
+
+
 def is_groupwise(reward: Reward) -> bool:
     """Whether the reward sees whole groups."""
     return "group" in reward.requires
@@ -111,20 +120,26 @@ def record_of(
     image: RewardInput, answer: Any, name: str, version: str, latency_s: float
 ) -> RewardRecord:
     """The record of one answer: `ready` with a finite value, else `failed` with the reason."""
-    verdict = answer if isinstance(answer, Verdict) else Verdict(answer)
-    value, reason = _finite(verdict)
+    verdict = verdict_of(answer)
     return RewardRecord(
         group_id=image.group_id,
         sample=image.sample,
         slot=image.slot,
         reward=name,
-        state="failed" if value is None else "ready",
-        value=value,
+        state="failed" if verdict.value is None else "ready",
+        value=verdict.value,
         version=version,
-        parts=_finite_parts(verdict.parts),
-        reason=str(reason or "")[:MAX_REASON],
+        parts=verdict.parts,
+        reason=verdict.reason,
         latency_s=latency_s,
     )
+
+
+def verdict_of(answer: Any) -> Verdict:
+    """Any answer as a verdict with a finite float, or with None and the reason."""
+    verdict = answer if isinstance(answer, Verdict) else Verdict(answer)
+    value, reason = _finite(verdict)
+    return Verdict(value, _finite_parts(verdict.parts), str(reason or "")[:MAX_REASON])
 
 
 def _finite(verdict: Verdict) -> tuple[float | None, str]:

@@ -6,14 +6,17 @@ options and leaves weights and connections to the first `evaluate`.
 
 import difflib
 import importlib
+import importlib.metadata
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from services.config import RewardConfig
-from services.reward.contract import FIELDS, Reward
+from services.reward.contract import FIELDS, Prepares, Reward
 from services.reward.custom import load_class
 
 
@@ -33,6 +36,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "jpeg_compressibility": BuiltIn("services.reward.jpeg", "JpegCompressibility"),
     "jpeg_incompressibility": BuiltIn("services.reward.jpeg", "JpegIncompressibility"),
     "vlm_judge": BuiltIn("services.reward.vlm_judge", "VlmJudge", ("httpx",), "judge"),
+    "ranked": BuiltIn("services.reward.ranked", "Ranked"),
 }
 
 
@@ -48,11 +52,56 @@ def load_reward(reward: RewardConfig) -> Reward:
     return instance
 
 
+def load_prepared(reward: RewardConfig) -> Reward:
+    """Build the reward where it will work and let it load what it needs.
+
+    ValueError says what is missing here, and for a built-in kind what installs it.
+    """
+    instance = load_reward(reward)
+    if isinstance(instance, Prepares):
+        try:
+            instance.prepare()
+        except ImportError as error:
+            extra = BUILT_IN[reward.kind].extra if reward.kind in BUILT_IN else ""
+            remedy = f"pip install 'tdm-r1[{extra}]'" if extra else "install what it imports"
+            raise ValueError(
+                f"reward {reward.name!r} ({reward.kind}) cannot work here: {error}; {remedy}"
+            ) from error
+    return instance
+
+
 def check_packages(packages: Sequence[str], extra: str) -> None:
-    """Raise ValueError naming the first package that is not installed and what installs it."""
+    """Raise ValueError naming a package that is missing, or of a version that will not do.
+
+    `packages` are what is imported; `extra` is the extra of tdm-r1 that brings them.
+    """
     for package in packages:
         if find_spec(package) is None:
             raise ValueError(f"package {package!r} is missing; pip install 'tdm-r1[{extra}]'")
+    for requirement in _requirements_of(extra):
+        version = _installed(requirement.name)
+        if version is not None and not requirement.specifier.contains(version, prereleases=True):
+            raise ValueError(
+                f"package {requirement.name} {version} is installed and {requirement.specifier} "
+                f"is needed; pip install 'tdm-r1[{extra}]'"
+            )
+
+
+def _requirements_of(extra: str) -> list[Requirement]:
+    """What the extra asks for; nothing where tdm-r1 runs from its files alone."""
+    try:
+        texts = importlib.metadata.requires("tdm-r1") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = [Requirement(text) for text in texts]
+    return [each for each in found if each.marker and each.marker.evaluate({"extra": extra})]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def check_options(reward_class: type, options: Mapping[str, Any]) -> None:

@@ -72,6 +72,10 @@ class OcrReward:
         """Raise ValueError where the prompt quotes no text."""
         target_of(prompt)
 
+    def prepare(self) -> None:
+        """Start the engine, once."""
+        self._engine = self._engine or _new_engine(self._limit_side_len)
+
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """The reward of every image, with what was read as the reason."""
         return [self._judge(item) for item in batch]
@@ -81,7 +85,7 @@ class OcrReward:
         return Verdict(text_reward(target, normalised(read)), reason=f"read {read!r}")
 
     def _read(self, image: NDArray[np.uint8]) -> str:
-        self._engine = self._engine or _new_engine(self._limit_side_len)
+        self.prepare()
         # All three flags, every time: the engine keeps the last ones for calls without.
         result = self._engine(image[:, :, ::-1], use_det=True, use_cls=False, use_rec=True)
         return " ".join(result.txts or ())

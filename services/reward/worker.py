@@ -26,7 +26,7 @@ from services.reward.contract import (
     record_of,
     units_of,
 )
-from services.reward.load import load_reward
+from services.reward.load import load_prepared, load_reward
 from tdm_core.types import ImageGroup, Prompt, RewardRecord, RewardState
 
 MAX_HUNG_THREADS = 4
@@ -68,12 +68,11 @@ def check_requirements(reward: RewardConfig, prompts: Sequence[Prompt]) -> None:
 class RewardWorker:
     """Evaluates one reward, batch by batch; a plain class that holds one instance of it."""
 
-    def __init__(self, reward: RewardConfig, index: int = 0, backoff_s: float = 0.25) -> None:
-        """`index` tells workers of one pool apart; the first retry comes after `backoff_s`."""
+    def __init__(self, reward: RewardConfig, index: int = 0) -> None:
+        """`index` tells workers of one pool apart; ValueError where the reward cannot work here."""
         self._settings = reward
         self._index = index
-        self._backoff_s = backoff_s
-        self._reward: Reward | None = load_reward(reward)
+        self._reward: Reward | None = load_prepared(reward)
         self._version = self._reward.version
         self._groupwise = is_groupwise(self._reward)
         self._hung: list[threading.Thread] = []
@@ -133,7 +132,7 @@ class RewardWorker:
             if not isinstance(outcome, Missing) or outcome.state == "expired":
                 return outcome
             logger.warning("%s: %s", self._who, outcome.reason, exc_info=outcome.cause)
-            pause_s = min(self._backoff_s * 2**attempt, MAX_BACKOFF_S)
+            pause_s = min(self._settings.backoff_s * 2**attempt, MAX_BACKOFF_S)
             if attempt == self._settings.retries or time.monotonic() + pause_s >= deadline:
                 return outcome
             time.sleep(pause_s)
@@ -168,7 +167,7 @@ class RewardWorker:
         future: "Future[tuple[Reward, list[Answer]]]",
     ) -> None:
         try:
-            reward = reward or load_reward(self._settings)
+            reward = reward or load_prepared(self._settings)
             if self._groupwise:
                 answers = cast(GroupwiseReward, reward).evaluate(batch)
             else:

@@ -1,5 +1,6 @@
 """Rewards with a fault each, for tests; a config names them as python:reward_fakes:X."""
 
+import importlib
 import threading
 import time
 
@@ -78,6 +79,33 @@ class Hanging(Brightness):
         if any(item.image[0, 0, 0] == 13 for item in batch):
             release.wait(20)
         return super().evaluate(batch)
+
+
+class Prepared(Hanging):
+    """Must be prepared before it judges."""
+
+    prepared = 0
+
+    def prepare(self):
+        self.prepared += 1
+
+    def evaluate(self, batch):
+        assert self.prepared == 1
+        return super().evaluate(batch)
+
+
+class Unprepared(Brightness):
+    """Lacks what it would import."""
+
+    def prepare(self):
+        raise ModuleNotFoundError("No module named 'no_such_engine'")
+
+
+class NeedsEngine(Brightness):
+    """Imports its engine where it works."""
+
+    def prepare(self):
+        importlib.import_module("broken_engine")
 
 
 class Quitting(Brightness):

@@ -5,7 +5,7 @@ import pytest
 from services.config import RewardConfig
 from services.reward.custom import load_attribute, load_class
 from services.reward.jpeg import JpegCompressibility
-from services.reward.load import BUILT_IN, check_packages, load_reward
+from services.reward.load import BUILT_IN, check_packages, load_prepared, load_reward
 
 pytestmark = pytest.mark.unit
 
@@ -51,6 +51,26 @@ def test_an_unknown_kind_names_all_kinds():
 def test_a_missing_package_names_the_extra_that_brings_it():
     with pytest.raises(ValueError, match=r"no_such_package.*pip install 'tdm-r1\[ocr\]'"):
         check_packages(["json", "no_such_package"], "ocr")
+
+
+def test_a_package_of_another_version_names_the_range_and_the_extra(tmp_path, monkeypatch):
+    folder = tmp_path / "tdm_r1-9.dist-info"
+    folder.mkdir()
+    wanted = (
+        'Requires-Dist: numpy>=90; extra == "ocr"\nRequires-Dist: scipy>=90; extra == "judge"\n'
+    )
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tdm-r1\nVersion: 9\n{wanted}")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_packages(["numpy"], "geneval")
+    with pytest.raises(ValueError, match=r"numpy \S+ is installed and >=90 is needed; .*\[ocr\]"):
+        check_packages(["numpy"], "ocr")
+
+
+def test_a_built_in_kind_that_cannot_import_names_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "broken_engine.py").write_text("raise ImportError('libGL.so.1 is not here')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"libGL.so.1 is not here; install what it imports"):
+        load_prepared(RewardConfig(name="r", kind="python:reward_fakes:NeedsEngine"))
 
 
 def test_every_built_in_kind_is_a_class_in_its_module():

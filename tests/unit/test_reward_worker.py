@@ -18,7 +18,7 @@ def settings(name: str, **changes) -> RewardConfig:
 
 
 def worker(name: str, **changes) -> RewardWorker:
-    return RewardWorker(settings(name, **changes), backoff_s=0.001)
+    return RewardWorker(settings(name, backoff_s=0.001, **changes))
 
 
 def group(group_id: int, rows: list[list[int]], size: int = 4) -> ImageGroup:
@@ -166,6 +166,23 @@ def test_a_retry_does_not_begin_past_the_deadline():
     (record,) = used.evaluate([group(0, [[1]])])
     assert time.monotonic() - started < 0.1
     assert record.state == "failed"
+
+
+def test_a_reward_is_prepared_where_it_works_once_for_each_instance():
+    used = worker("Prepared", deadline_s=0.2, batch_size=1)
+    assert used._reward.prepared == 1
+    reward_fakes.release.clear()
+    records = used.evaluate([group(0, [[13], [4]])])
+    reward_fakes.release.set()
+    assert [r.state for r in records] == ["expired", "ready"]
+    assert used._reward.prepared == 1
+
+
+def test_a_reward_that_cannot_be_prepared_ends_its_worker_saying_why():
+    with pytest.raises(
+        ValueError, match=r"'r' .*cannot work here: No module named 'no_such_engine'"
+    ):
+        worker("Unprepared")
 
 
 def test_latency_is_that_of_the_batch():
