@@ -18,6 +18,11 @@ from tdm_core.types import ImageGroup, Prompt
 pytestmark = pytest.mark.integration
 
 
+def said(text: str) -> bytes:
+    """A completion that is this text and no probabilities."""
+    return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+
+
 def completion() -> bytes:
     """A completion whose p(yes) is 0.8 and p(no) 0.1."""
     words = [("Yes", math.log(0.8)), ("No", math.log(0.1))]
@@ -63,6 +68,19 @@ class Handler(BaseHTTPRequestHandler):
 
 def fine(handler: Handler) -> None:
     handler.answer()
+
+
+def scoring(handler: Handler) -> None:
+    handler.answer(200, said('{"reason": "five fingers", "score": 8}'))
+
+
+def babbling(handler: Handler) -> None:
+    handler.answer(200, said("I would give it an 8."))
+
+
+def either(handler: Handler) -> None:
+    """As a server with guided decoding: a score where a schema is sent, else a yes."""
+    (scoring if "response_format" in handler.server.requests[-1][2] else fine)(handler)
 
 
 def slow(handler: Handler) -> None:
@@ -165,10 +183,64 @@ def test_the_judge_is_asked_as_configured_and_its_probability_is_the_reward(judg
     path, _, body = judge.requests[0]
     assert path == "/v1/chat/completions"
     picture, question = body.pop("messages")[0]["content"]
-    assert question == {"type": "text", "text": "Is it a {red} dog?"}
+    text = "Is it a {red} dog? Answer with yes or no only."
+    assert question == {"type": "text", "text": text}
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
     fixed = {"temperature": 0, "max_tokens": 8, "logprobs": True, "top_logprobs": 20}
     assert body == {"model": "m", "seed": 5, "top_p": 1, **fixed}
+
+
+def test_a_score_is_asked_for_by_schema_and_its_place_in_the_range_is_the_reward(judge):
+    judge.script = [scoring]
+    used = worker(judge.server_port, mode="score", question="How good?", scale={"lowest": 2})
+    (record,) = used.evaluate([group()])
+    assert (record.value, record.parts) == (0.75, {"score": 8})
+    assert record.reason == "five fingers"
+    body = judge.requests[0][2]
+    text = body["messages"][0]["content"][1]["text"]
+    assert text.startswith("How good? Answer in JSON")
+    assert text.endswith("from 2 to 10.")
+    form = body["response_format"]
+    assert (form["type"], form["json_schema"]["strict"]) == ("json_schema", True)
+    score = form["json_schema"]["schema"]["properties"]["score"]
+    assert score == {"type": "integer", "minimum": 2, "maximum": 10}
+    assert "logprobs" not in body
+
+
+def test_a_judge_that_ignores_the_schema_is_failed_and_not_asked_again(judge):
+    judge.script = [babbling]
+    (record,) = worker(judge.server_port, mode="score").evaluate([group()])
+    assert record.state == "failed"
+    assert record.reason == "answered 'I would give it an 8.', which is no JSON"
+    assert len(judge.requests) == 1
+
+
+RUBRIC = [
+    {"name": "hands", "question": "Are the hands of {prompt} fine?", "weight": 3},
+    {"name": "light", "question": "How good is the light?", "mode": "score"},
+]
+
+
+def test_a_rubric_asks_every_criterion_once_and_records_its_parts(judge):
+    judge.script = [either]
+    used = worker(judge.server_port, mode="rubric", rubric=RUBRIC, max_concurrency=1)
+    (record,) = used.evaluate([group()])
+    assert record.value == pytest.approx((3 * 0.8 / 0.9 + 0.8) / 4)
+    assert record.parts == pytest.approx({"hands": 0.8 / 0.9, "light": 0.8})
+    texts = [body["messages"][0]["content"][1]["text"] for _, _, body in judge.requests]
+    assert texts[0] == "Are the hands of a dog fine? Answer with yes or no only."
+    assert [bool("response_format" in body) for _, _, body in judge.requests] == [False, True]
+
+
+def test_a_rubric_with_a_failed_criterion_asks_only_for_that_one_again(judge):
+    judge.script = [fine, broken, either]
+    used = worker(judge.server_port, mode="rubric", rubric=RUBRIC, max_concurrency=1, retries=0)
+    (first,) = used.evaluate([group()])
+    assert (first.state, list(first.parts)) == ("failed", ["hands"])
+    assert first.reason.startswith("light: status 500")
+    (second,) = used.evaluate([group()])
+    assert second.state == "ready"
+    assert len(judge.requests) == 3
 
 
 def test_a_slow_judge_is_asked_several_times_at_once_but_not_more_than_allowed(judge):
@@ -208,6 +280,7 @@ def test_a_fault_that_stays_ends_as_failed_within_the_budget(judge, fault, reaso
     assert time.monotonic() - started < 5
     assert record.state == "failed"
     assert re.search(reason, record.reason), record.reason
+    assert len(judge.requests) <= 3
 
 
 def test_a_rate_limit_is_waited_for_as_long_as_the_server_says(judge):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 from datetime import UTC, datetime
 
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.reward.chat_client import chat_url, retry_after_s
-from services.reward.vlm_judge import VlmJudge, png_data_url, verdict_of
+from services.reward.bounded_calls import retry_after_s
+from services.reward.chat_answers import answer_of, score_schema
+from services.reward.chat_client import chat_url, png_data_url
+from services.reward.contract import Verdict
+from services.reward.judge_questions import Scale, read_questions
+from services.reward.vlm_judge import VlmJudge
 
 pytestmark = pytest.mark.unit
 
@@ -26,6 +31,16 @@ def completion(text, *first_words, lead=()):
     if first_words:
         choice["logprobs"] = {"content": tokens}
     return {"choices": [choice]}
+
+
+def verdict_of(response):
+    return answer_of(json.dumps(response).encode(), "yes_no", Scale())
+
+
+def score_of(text, finish_reason="stop", **scale):
+    response = completion(text)
+    response["choices"][0]["finish_reason"] = finish_reason
+    return answer_of(json.dumps(response).encode(), "score", Scale(**scale))
 
 
 def test_the_reward_is_yes_over_yes_and_no_with_all_spellings():
@@ -76,6 +91,100 @@ def test_probabilities_of_another_shape_count_as_none(logprobs):
     assert verdict_of(response).value == 1.0
 
 
+def test_a_refusal_is_an_answer_without_a_value():
+    response = {"choices": [{"message": {"content": None, "refusal": "I cannot judge people"}}]}
+    verdict = verdict_of(response)
+    assert verdict.value is None
+    assert verdict.reason == "refused: I cannot judge people"
+
+
+@pytest.mark.parametrize(
+    ("scale", "score", "value"),
+    [
+        ({}, 7, 0.7),
+        ({"lowest": 1, "highest": 5}, 2, 0.25),
+        ({"lowest": 1, "highest": 5, "normalise": False}, 2, 2.0),
+        ({"lowest": -1, "highest": 1, "whole": False}, 0.5, 0.75),
+        ({}, 7.0, 0.7),
+        ({}, 0, 0.0),
+        ({}, 10, 1.0),
+    ],
+)
+def test_a_score_is_its_place_in_the_range_or_itself(scale, score, value):
+    verdict = score_of(json.dumps({"reason": "good hands", "score": score}), **scale)
+    assert verdict.value == pytest.approx(value)
+    assert verdict.parts == {"score": score}
+    assert verdict.reason == "good hands"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("8", "not an object of reason and score"),
+        ("eight", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ('```json\n{"reason": "x", "score": 8}\n```', "no JSON"),
+        ('{"score": 8}', "not an object of reason and score"),
+        ('{"reason": "x"}', "gave the score None"),
+        (
+            '{"reason": "x", "score": "8"}',
+            "gave the score '8'; allowed: a whole number from 0 to 10",
+        ),
+        ('{"reason": "x", "score": true}', "gave the score True"),
+        ('{"reason": "x", "score": NaN}', "gave the score nan"),
+        ('{"reason": "x", "score": Infinity}', "gave the score inf"),
+        ('{"reason": "x", "score": 10.5}', "allowed: a whole number from 0 to 10"),
+        ('{"reason": "x", "score": -1}', "allowed: a whole number from 0 to 10"),
+        ('{"reason": "x", "score": 7.5}', "gave the score 7.5; allowed: a whole number"),
+    ],
+)
+def test_a_score_that_breaks_the_schema_has_no_value(text, reason):
+    verdict = score_of(text)
+    assert verdict.value is None
+    assert reason in verdict.reason
+
+
+def test_a_score_that_was_cut_off_says_what_to_give_it():
+    verdict = score_of('{"reason": "the sky is', finish_reason="length")
+    assert verdict.value is None
+    assert "max_tokens" in verdict.reason
+
+
+def test_the_schema_has_the_range_and_takes_nothing_else():
+    schema = score_schema(Scale(lowest=1, highest=5))
+    assert schema["properties"]["score"] == {"type": "integer", "minimum": 1, "maximum": 5}
+    assert list(schema["properties"]) == schema["required"] == ["reason", "score"]
+    assert schema["additionalProperties"] is False
+    loose = score_schema(Scale(lowest=0, highest=0.5, whole=False))["properties"]["score"]
+    assert loose == {"type": "number", "minimum": 0, "maximum": 0.5}
+
+
+HANDS = {"name": "hands", "question": "Are the hands fine?", "weight": 3}
+BLUR = {"name": "blur", "question": "Is it blurred?", "weight": -1}
+
+
+def test_a_rubric_is_the_weighted_mean_of_its_answers():
+    rubric = read_questions("rubric", None, None, [HANDS, BLUR])
+    verdict = rubric.combine([Verdict(0.8), Verdict(0.4)])
+    assert verdict.value == pytest.approx((3 * 0.8 - 0.4) / 4)
+    assert verdict.parts == {"hands": 0.8, "blur": 0.4}
+    assert verdict.reason == "hands 0.8; blur 0.4"
+
+
+def test_a_rubric_with_an_answer_missing_has_no_value_but_the_other_parts():
+    rubric = read_questions("rubric", None, None, [HANDS, BLUR])
+    verdict = rubric.combine([Verdict(0.8), Verdict(None, reason="status 500")])
+    assert verdict.value is None
+    assert verdict.parts == {"hands": 0.8}
+    assert verdict.reason == "blur: status 500"
+
+
+def test_the_order_of_a_rubric_does_not_matter_to_its_value():
+    one = read_questions("rubric", None, None, [HANDS, BLUR]).combine([Verdict(0.8), Verdict(0.4)])
+    two = read_questions("rubric", None, None, [BLUR, HANDS]).combine([Verdict(0.4), Verdict(0.8)])
+    assert one.value == pytest.approx(two.value)
+
+
 def test_the_image_is_sent_without_loss():
     image = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     url = png_data_url(image)
@@ -119,6 +228,25 @@ def test_the_chat_resource_is_under_the_base_url():
         ({"retries": -1}, "retries=-1: allowed is a whole number from 0"),
         ({"max_concurrency": 0}, "max_concurrency=0: .* from 1"),
         ({"cache_size": 1.5}, "cache_size=1.5"),
+        ({"mode": "stars"}, "mode='stars': allowed are yes_no, score, rubric"),
+        ({"scale": {"highest": 5}}, "scale has no meaning with mode yes_no"),
+        ({"mode": "score", "scale": 5}, "option scale is 5; write it as key: value pairs"),
+        ({"mode": "score", "scale": {"hihgest": 5}}, "did you mean 'highest'"),
+        ({"mode": "score", "scale": {"highest": "a"}}, "option scale: highest: .*valid number"),
+        (
+            {"mode": "score", "scale": {"lowest": 3, "highest": 3}},
+            "lowest=3 is not below highest=3",
+        ),
+        ({"mode": "score", "scale": {"highest": 0.5}}, "whole=true with scores from 0 to 0.5"),
+        ({"mode": "score", "rubric": [HANDS]}, "rubric has no meaning with mode score"),
+        ({"mode": "rubric"}, r"rubric=None: mode rubric needs a list of criteria"),
+        ({"mode": "rubric", "rubric": []}, "needs a list of criteria"),
+        ({"mode": "rubric", "rubric": [HANDS], "question": "Good?"}, "question has no meaning"),
+        ({"mode": "rubric", "rubric": [HANDS, HANDS]}, "name hands is used twice"),
+        ({"mode": "rubric", "rubric": [{**HANDS, "weight": 0}]}, "weight of hands is 0"),
+        ({"mode": "rubric", "rubric": [{**HANDS, "wieght": 1}]}, r"rubric\[0\]: unknown.*'weight'"),
+        ({"mode": "rubric", "rubric": [{"name": "x"}]}, r"rubric\[0\]: question: is missing"),
+        ({"mode": "rubric", "rubric": [HANDS], "scale": {"normalise": False}}, "by their range"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -131,4 +259,8 @@ def test_the_version_changes_with_what_is_asked_but_not_with_patience():
     assert VlmJudge(URL, "m", timeout_s=1, retries=0).version == first
     assert VlmJudge(URL, "m", question="Is it pretty?").version != first
     assert VlmJudge(URL, "m", seed=1).version != first
+    assert VlmJudge(URL, "m", mode="score").version != first
+    five = VlmJudge(URL, "m", mode="score", scale={"highest": 5}).version
+    assert VlmJudge(URL, "m", mode="score").version != five
+    assert VlmJudge(URL, "m", mode="rubric", rubric=[HANDS]).version != first
     assert VlmJudge(URL, "m", extra_body={"temperature": 1}).version != first

@@ -1,0 +1,131 @@
+"""Calls of another service over HTTP, bounded: every call ends, in an answer or a reason.
+
+A call is tried again after a transport error, a timeout, an answer that makes no sense and the
+statuses in `RETRIED`, as long as its retries and the common deadline allow, and not before the
+server's `Retry-After`.
+"""
+
+import asyncio
+import email.utils
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import httpx
+
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+MAX_BACKOFF_S = 10.0
+MAX_EXCERPT = 160
+
+Parsed = TypeVar("Parsed")
+
+
+class CallError(RuntimeError):
+    """The service gave no usable answer; the message says why."""
+
+
+class TransientError(Exception):
+    """This attempt failed and another may not; `after_s` is the server's wish, if it has one."""
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, read whole."""
+
+    status: int
+    headers: httpx.Headers
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long and how often a service is asked for one answer."""
+
+    timeout_s: float
+    """Seconds an attempt may take, whole."""
+    retries: int
+    """Further attempts after a failed one."""
+    backoff_s: float
+    """Pause before the second attempt; doubles."""
+
+    async def ask(
+        self,
+        send: Callable[[], Awaitable[Reply]],
+        parse: Callable[[bytes], Parsed],
+        deadline: float,
+        secret: str = "",
+    ) -> Parsed:
+        """Send and parse the answer; CallError when that fails by `deadline` (monotonic).
+
+        `parse` raises ValueError for an answer that makes no sense. `secret` stays out of reasons.
+        """
+        for attempt in range(self.retries + 1):
+            try:
+                return parse(await self._attempt(send, deadline))
+            except CallError as error:
+                raise CallError(_hidden(str(error), secret)) from None
+            except (TransientError, ValueError, RecursionError) as error:
+                reason = _hidden(str(error), secret)
+                wished_s = error.after_s if isinstance(error, TransientError) else None
+            pause_s = min(self.backoff_s * 2**attempt, MAX_BACKOFF_S)
+            if wished_s is not None:
+                pause_s = max(wished_s, pause_s)
+            if attempt == self.retries:
+                break
+            if time.monotonic() + pause_s >= deadline:
+                raise CallError(f"{reason}; the next try in {pause_s:.3g} s is past the deadline")
+            await asyncio.sleep(pause_s)
+        raise CallError(f"{reason} (attempt {self.retries + 1} of {self.retries + 1})")
+
+    async def _attempt(self, send: Callable[[], Awaitable[Reply]], deadline: float) -> bytes:
+        limit_s = min(self.timeout_s, deadline - time.monotonic())
+        if limit_s <= 0:
+            raise CallError("no time was left to ask")
+        try:
+            # One limit for the whole exchange: httpx's own restart with every byte that drips in.
+            async with asyncio.timeout(limit_s):
+                reply = await send()
+        except TimeoutError as error:
+            raise TransientError(f"no answer within {limit_s:.3g} s") from error
+        except httpx.HTTPError as error:
+            raise TransientError(f"{type(error).__name__}: {error}") from error
+        if reply.status == 200:
+            return reply.content
+        excerpt = reply.content[:MAX_EXCERPT].decode(errors="replace").strip()
+        reason = f"status {reply.status}: {excerpt}"
+        if reply.status in RETRIED:
+            raise TransientError(reason, retry_after_s(reply.headers.get("retry-after", "")))
+        raise CallError(reason)
+
+
+async def read_reply(response: httpx.Response, max_bytes: int) -> Reply:
+    """Read an answer to its end, as it is on the wire; TransientError if it is over `max_bytes`."""
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > max_bytes:
+            raise TransientError(f"the answer is over {max_bytes} bytes")
+    return Reply(response.status_code, response.headers, bytes(content))
+
+
+def retry_after_s(header: str, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date; None if it is neither."""
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        date = email.utils.parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max((date - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _hidden(reason: str, secret: str) -> str:
+    return reason.replace(secret, "***") if secret else reason
