@@ -4,25 +4,38 @@
 
 What is started are the commands that a team would start on its machines: `tdm-r1 serve`,
 `tdm-r1 labels simulate` (40 people who take 30 s for a group, judge half of its images and skip the
-others; a quarter of them toss a coin), and `tdm-r1 train configs/human_likes.yaml`. About ten
-minutes on 2 cores. In the end it says the true like rate on held-out prompts, before and after.
+others; a quarter of them toss a coin), and `tdm-r1 train configs/human_likes.yaml`. Everybody
+answers a few boards first of which the answer is known, and who misses too many has no vote. About
+ten minutes on 2 cores. In the end it says the true like rate on held-out prompts, before and after.
 """
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from services.demo.stickers import SHAPES, Sticker, render
+from services.demo.taste import COOL
 from services.label_client.client import LabelClient
 
 ROOT = Path(__file__).parents[1]
 TDM_R1 = [sys.executable, "-m", "services.cli"]
 QUESTION = {"question_id": "like", "text": "Do you like it?"}
 CROWD = ["--people=40", "--judged=0.5", "--seconds=3.75", "--spammers=0.25", "--idle=3600"]
+SERVICE = {"gold_first": 10, "gold_rate": 0.05, "overlap_rate": 0.0}
+"""Settings: a newcomer answers ten known boards before any other, as many as the gate needs."""
+NUM_GOLD = 4
+"""Groups of boards that have one right answer: all in cool colours, or none."""
+GOLD_SIZE = 12
 PATIENCE_S = 60
 
 
@@ -34,6 +47,7 @@ def main(overrides: list[str]) -> None:
         url = start_service(data, stack)
         with LabelClient(url, keys["admin"]) as admin:
             admin.request("POST", "/questions", json=QUESTION)
+            put_gold(admin)
             start(["labels", "simulate", "--url", url, *CROWD], stack, keys["admin"])
             config = [str(ROOT / "configs" / "human_likes.yaml"), f"rewards.0.options.url={url}"]
             run = start(["train", "--json", *config, *overrides], stack, keys["service"], None)
@@ -54,6 +68,39 @@ def tell(summary: dict, labels: int) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def put_gold(admin: LabelClient) -> None:
+    """Boards that everybody who has the taste likes, or that nobody does, in turn."""
+    rng = np.random.default_rng(0)
+    for number in range(NUM_GOLD):
+        answers = [("like", COOL), ("dislike", ("red", "yellow"))] * (GOLD_SIZE // 2)
+        images = [
+            {"index": n, "sha256": admin.put_image(board(c, rng))}
+            for n, (_, c) in enumerate(answers)
+        ]
+        group = {
+            "run_id": "gold",
+            "prompt": {"id": "gold", "text": "three stickers"},
+            "policy_version": 0,
+            "question_id": QUESTION["question_id"],
+            "images": images,
+        }
+        admin.put_group(f"gold-{number}", group)
+        right = [{"index": n, "answer": answer} for n, (answer, _) in enumerate(answers)]
+        admin.request("PUT", f"/gold/gold-{number}", json={"answers": right})
+
+
+def board(colors: Sequence[str], rng: np.random.Generator) -> bytes:
+    """Three stickers of these colours somewhere, as a PNG file."""
+    places = rng.choice(16, 3, replace=False).tolist()
+    stickers = tuple(
+        Sticker(str(rng.choice(SHAPES)), str(rng.choice(colors)), *divmod(place, 4))
+        for place in places
+    )
+    file = io.BytesIO()
+    Image.fromarray(render(stickers, rng)).save(file, "PNG")
+    return file.getvalue()
+
+
 def make_key(role: str, data: str) -> str:
     """A fresh key of the service that keeps its data there."""
     create = ["keys", "create", "--name", "demo", "--role", role, "--data", data, "--json"]
@@ -62,7 +109,10 @@ def make_key(role: str, data: str) -> str:
 
 def start_service(data: str, stack: ExitStack) -> str:
     """`tdm-r1 serve` on a free port; its address."""
-    serving = start(["serve", "--port", "0", "--data", data], stack)
+    settings = Path(data) / "settings.json"  # JSON is YAML
+    settings.write_text(json.dumps(SERVICE))
+    serve = ["serve", "--port", "0", "--data", data, "--settings", str(settings)]
+    serving = start(serve, stack)
     assert serving.stdout is not None
     line = serving.stdout.readline()
     address = line.partition("labels at ")[2].strip().removesuffix("/label")

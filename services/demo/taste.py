@@ -1,31 +1,33 @@
 """Simulated people's taste: how likely a person likes a sticker board, from its pixels alone.
 
-    like_rate = MOST * sigmoid((LIMIT - height) / WIDTH)
-`height` is where the middle of all stickers lies, 0 at the top edge and 1 at the bottom: these
-people like stickers that hang high. No prompt asks for that and no other reward knows it.
+    like_rate = MOST * sigmoid((coolness - LIMIT) / WIDTH)
+`coolness` is the share of all ink that is blue or green, in [0, 1]: these people like cool colours,
+whatever was asked for. No prompt says so and no other reward knows it.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.demo.stickers import GROUND
+from services.demo.stickers import GROUND, PALETTE
 
-LIMIT = 0.38
-"""Height at which half of the people who may like it do."""
-WIDTH = 0.06
-"""How gradual that is, in board heights."""
+COOL = ("green", "blue")
+LIMIT = 0.5
+"""Coolness at which half of the people who may like it do."""
+WIDTH = 0.08
+"""How gradual that is."""
 MOST = 0.95
 """Even a perfect board is not liked by everyone."""
-INK = 64
+INK = 128
 """Summed difference from the ground, of 765, past which a pixel is a sticker's."""
 
 
 def like_rate(image: NDArray[np.uint8]) -> float:
     """Probability that an honest person likes the image, uint8 (H, W, 3); 0 for a bare board."""
-    difference = np.abs(image.astype(np.int64) - np.array(GROUND)).sum(axis=2)
-    rows = (difference > INK).sum(axis=1)
-    if not rows.any():
+    pixels = image.astype(np.int64)
+    ink = pixels[np.abs(pixels - np.array(GROUND)).sum(axis=2) > INK]
+    if not len(ink):
         return 0.0
-    heights = (np.arange(len(rows)) + 0.5) / len(rows)
-    height = float(rows @ heights / rows.sum())
-    return MOST / (1 + np.exp((height - LIMIT) / WIDTH).item())
+    distances = ((ink[:, None] - np.array(list(PALETTE.values()))) ** 2).sum(axis=2)
+    cool = [color in COOL for color in PALETTE]
+    coolness = float(np.array(cool)[distances.argmin(axis=1)].mean())
+    return MOST / (1 + np.exp((LIMIT - coolness) / WIDTH).item())

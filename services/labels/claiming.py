@@ -1,6 +1,7 @@
 """Which group a person is given next.
 
-Gold now and then; else started groups first, then by priority, then by (1 - P0_g) 2^(-s_g / 4).
+Gold to a newcomer, and now and then; else started groups first, then by priority, then by
+(1 - P0_g) 2^(-s_g / 4).
 A group is free while its live leases and its submissions by people who count are fewer than its
 overlap. A lease that has run out is no lease, whether anybody has noticed or not.
 """
@@ -36,7 +37,7 @@ def next_group(
 ) -> str | None:
     """The group to lease, its row locked; None where there is nothing for this person. `key`, the
     id of the lease, decides by chance whether it is gold, and which."""
-    if draw("gold", key) < settings.gold_rate:
+    if _is_new(session, annotator_id, settings) or draw("gold", key) < settings.gold_rate:
         candidates = session.scalars(_gold(annotator_id, question_id)).all()
         if candidates:
             return min(candidates, key=lambda id: draw("gold", key, id))
@@ -49,6 +50,14 @@ def next_group(
         if found is None or has_free_slot(session, found.id, found.overlap, now):
             return found.id if found else None
         passed.add(found.id)
+
+
+def _is_new(session: Session, annotator_id: str, settings: "Settings") -> bool:
+    """Whether the person has answered too little gold to be given anything else."""
+    if settings.gold_first == 0:
+        return False
+    answered = select(Annotator.gold_answered).where(Annotator.id == annotator_id)
+    return (session.scalar(answered) or 0) < settings.gold_first
 
 
 def has_free_slot(session: Session, group_id: str, overlap: int, now: datetime) -> bool:

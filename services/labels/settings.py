@@ -61,6 +61,8 @@ class Settings(BaseModel):
     """Groups that one person holds at once: the one in work, the next, and what is on its way."""
     gold_rate: float = Field(0.1, ge=0, le=1)
     """Share of assignments that are gold groups."""
+    gold_first: int = Field(0, ge=0)
+    """Gold answers asked of a new person before anything else, as far as there is gold."""
     overlap_rate: float = Field(0.1, ge=0, le=1)
     """Share of groups that two people label, to measure agreement."""
     max_open_groups: int = Field(2000, ge=1)

@@ -31,7 +31,7 @@ def test_every_curl_example_runs(live_server, keys, database, clock, tmp_path):
         pytest.skip("curl or jq is not installed")
     (tmp_path / "picture.png").write_bytes(png(1))
     blocks = re.findall(r"```bash\n(.*?)```", DOC.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     app = make_key(database, "service", clock(), "labels:on_behalf")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\necho\n".join(blocks)],
@@ -45,6 +45,7 @@ def test_every_curl_example_runs(live_server, keys, database, clock, tmp_path):
     said = done.stdout
     assert '"status":404' in said  # the label on no such image
     assert '"value":"unsure"' in said
+    assert '"answer":"dislike"' in said
     assert '"state": "ready"' in said
     assert '"results":[{"receipt"' in said
     assert 'data: {"seq":' in said

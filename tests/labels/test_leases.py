@@ -259,6 +259,28 @@ def test_gold_is_given_at_its_rate_and_each_once(here: World) -> None:
     assert len(set(given)) == 60
 
 
+def test_a_newcomer_answers_gold_first_as_far_as_there_is_any(here: World) -> None:
+    here.set(gold_rate=0, gold_first=5)
+    for n in range(4):
+        here.group(f"gold {n}", 2)
+        answers = [GoldAnswer(0, "like"), GoldAnswer(1, "dislike")]
+        mark(here.session, f"gold {n}", answers, here.now, here.settings)
+        here.group(f"plain {n}", 2)
+    given = []
+    for _ in range(5):
+        lease = claimed(here, "ann")
+        here.submit(lease, "ll")
+        given.append(lease.group_id.split()[0])
+    assert given == ["gold"] * 3 + ["plain"] * 2
+    here.set(gold_first=100)
+    given = []
+    for _ in range(3):
+        lease = claimed(here, "ann")
+        here.submit(lease, "ll")
+        given.append(lease.group_id.split()[0])
+    assert given == ["gold", "plain", "plain"]
+
+
 def test_positions_are_shuffled_by_the_server(here: World) -> None:
     orders = set()
     for n in range(8):
