@@ -22,10 +22,10 @@ def load_backbone(
     return Sd3Backbone(model, roles, device)
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, setting: str = "model.device") -> torch.device:
     """`auto` is the process's GPU if it has one; ValueError for a GPU that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("model.device=cuda but this process sees no GPU; use auto or cpu")
+        raise ValueError(f"{setting}=cuda but this process sees no GPU; use auto or cpu")
     return torch.device(name)

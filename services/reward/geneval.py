@@ -1,14 +1,10 @@
 """GenEval as a reward: a detector looks, `geneval_rules` judges."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.reward.contract import Answer, RewardInput, Verdict
-from services.reward.custom import load_attribute
 from services.reward.geneval_rules import (
     DetectedObject,
     check_metadata,
@@ -16,10 +12,10 @@ from services.reward.geneval_rules import (
     score_soft,
     score_strict,
 )
+from services.reward.geneval_sight import open_sight
 from tdm_core.types import Prompt
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-Detect = Callable[[NDArray[np.uint8]], Sequence[DetectedObject]]
 
 
 class GenevalReward:
@@ -33,35 +29,42 @@ class GenevalReward:
         score: Literal["strict", "soft"] = "strict",
         threshold: float = 0.3,
         counting_threshold: float = 0.9,
+        weights: str | None = None,
+        clip: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        """`detector` is `stickers` or python:module:function; thresholds are confidences."""
+        """See docs/rewards.md; thresholds are confidences, from `weights` on is for mask2former."""
         if score not in ("strict", "soft"):
             raise ValueError(f"option score={score!r}: allowed are strict, soft")
         for name, limit in (("threshold", threshold), ("counting_threshold", counting_threshold)):
             if not isinstance(limit, int | float) or not 0 <= limit < 1:
                 raise ValueError(f"option {name}={limit!r}: allowed is a confidence in [0, 1)")
-        self._detect, self._classes = _detector(detector)
-        self._detector_name = detector
+        models = {"weights": weights, "clip": clip, "device": device, "dtype": dtype}
+        given = {name: value for name, value in models.items() if value is not None}
         self._score = score
         self._limits = (float(threshold), float(counting_threshold))
-        self.version = f"1:{detector}:{score}:{threshold:g}:{counting_threshold:g}"
+        self._detector = detector
+        self._sight = open_sight(detector, self._limits, given)
+        self.version = f"1:{self._sight.version}:{score}:{threshold:g}:{counting_threshold:g}"
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raise ValueError where the metadata is not GenEval's or asks for an unknown class."""
         check_metadata({**prompt.metadata, "prompt": prompt.text})
         for clause in [*prompt.metadata.get("include", []), *prompt.metadata.get("exclude", [])]:
-            if self._classes and clause["class"] not in self._classes:
+            if self._sight.classes and clause["class"] not in self._sight.classes:
                 raise ValueError(
-                    f"the detector {self._detector_name!r} cannot see {clause['class']!r}, "
-                    f"only {', '.join(self._classes)}; use another detector or other prompts"
+                    f"the detector {self._detector!r} cannot see {clause['class']!r}, "
+                    f"only {', '.join(self._sight.classes)}; use another detector or other prompts"
                 )
 
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """The chosen score of every image, both scores and the clauses' counts as parts."""
-        return [self._judge(item) for item in batch]
+        sights = self._sight.look(batch)
+        return [self._judge(item, seen) for item, seen in zip(batch, sights, strict=True)]
 
-    def _judge(self, item: RewardInput) -> Verdict:
-        metadata, detections = item.prompt.metadata, self._detect(item.image)
+    def _judge(self, item: RewardInput, detections: Sequence[DetectedObject]) -> Verdict:
+        metadata = item.prompt.metadata
         passed, reason = score_strict(metadata, detections, *self._limits)
         soft = score_soft(metadata, detections, *self._limits)
         found = objects_by_class(metadata, detections, *self._limits)
@@ -106,18 +109,3 @@ def _clause_counts(
                 fitting = sum(one.color == clause["color"] for one in objects[: clause["count"]])
                 counts[f"{name}: {clause['color']}"] = float(fitting)
     return counts
-
-
-def _detector(name: str) -> tuple[Detect, tuple[str, ...]]:
-    """The function that detects, and the classes that it knows (empty where that is unknown)."""
-    if name == "stickers":
-        # Imported here, since no other detector needs the demo's world.
-        from services.demo.detector import detect
-        from services.demo.stickers import SHAPES
-
-        return detect, SHAPES
-    if not name.startswith("python:"):
-        raise ValueError(
-            f"option detector={name!r}: allowed are stickers, or your own as python:module:function"
-        )
-    return load_attribute(name), ()

@@ -31,7 +31,9 @@ class BuiltIn:
 
 
 BUILT_IN: Mapping[str, BuiltIn] = {
-    "geneval": BuiltIn("services.reward.geneval", "GenevalReward"),
+    "geneval": BuiltIn(
+        "services.reward.geneval", "GenevalReward", ("transformers", "scipy"), "geneval"
+    ),
     "ocr": BuiltIn("services.reward.ocr", "OcrReward", ("rapidocr", "onnxruntime", "cv2"), "ocr"),
     "jpeg_compressibility": BuiltIn("services.reward.jpeg", "JpegCompressibility"),
     "jpeg_incompressibility": BuiltIn("services.reward.jpeg", "JpegIncompressibility"),

@@ -89,7 +89,7 @@ def test_counting_has_its_own_threshold():
         ({"score": "medium"}, "allowed are strict, soft"),
         ({"threshold": 1}, r"allowed is a confidence in \[0, 1\)"),
         ({"counting_threshold": "high"}, "counting_threshold='high'"),
-        ({"detector": "yolo"}, "allowed are stickers, or your own as python:module:function"),
+        ({"detector": "yolo"}, "allowed are stickers, mask2former, or your own as"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -217,3 +217,102 @@ def test_soft_is_one_exactly_when_strict_is_true():
 def test_metadata_outside_the_schema_is_refused_with_the_remedy(metadata, told):
     with pytest.raises(ValueError, match=told):
         check_metadata(metadata)
+
+
+def test_the_sixteenth_object_counts_and_the_seventeenth_does_not():
+    metadata = {
+        "include": [{"class": "dog", "count": 16}],
+        "exclude": [{"class": "dog", "count": 17}],
+    }
+    assert score_strict(metadata, [Seen("dog")] * 15)[0] is False
+    assert score_strict(metadata, [Seen("dog")] * 16)[0] is True
+    assert score_strict(metadata, [Seen("dog")] * 17)[0] is True
+    sixteen_excluded = {"exclude": [{"class": "dog", "count": 16}]}
+    assert score_strict(sixteen_excluded, [Seen("dog")] * 40)[1] == "expected dog<16, found 16"
+
+
+def test_the_limit_of_sixteen_is_for_each_class():
+    metadata = {
+        "include": [{"class": "dog", "count": 16}, {"class": "cat", "count": 16}],
+    }
+    assert score_strict(metadata, [Seen("dog")] * 20 + [Seen("cat")] * 20)[0] is True
+
+
+def test_an_excluded_object_counts_only_above_the_tags_threshold():
+    metadata = two_dogs()
+    for score, passes in ((0.9, True), (0.9001, False)):
+        assert score_strict(metadata, [Seen("dog")] * 2 + [Seen("dog", score=score)])[0] is passes
+    metadata = two_dogs("two_object")
+    for score, passes in ((0.3, True), (0.3001, False)):
+        assert score_strict(metadata, [Seen("dog")] * 2 + [Seen("dog", score=score)])[0] is passes
+
+
+def test_an_excluded_class_fails_the_image_whatever_else_holds():
+    metadata = {
+        "include": [{"class": "dog", "count": 1}],
+        "exclude": [{"class": "cat", "count": 1}],
+    }
+    assert score_strict(metadata, [Seen("dog")])[0] is True
+    assert score_strict(metadata, [Seen("dog"), Seen("cat")]) == (False, "expected cat<1, found 1")
+
+
+@pytest.mark.parametrize("offset", [(4, 0), (-4, 0), (0, 4), (0, -4)])
+def test_exactly_half_of_the_norm_is_no_relation_in_any_direction(offset):
+    just_more = tuple(1.001 * part for part in offset)
+    assert relations_between(at(*offset), at(0, 0)) == set()
+    assert len(relations_between(at(*just_more), at(0, 0))) == 1
+
+
+def test_the_norm_is_that_of_the_offset_before_it_is_reduced():
+    # Reduced (3, 3) over |(5, 5)| is 0.42 on each axis; over |(3, 3)| it would be 0.71.
+    assert relations_between(at(5, 5), at(0, 0)) == set()
+    # Reduced (18, 18) over |(20, 20)| is 0.64.
+    assert relations_between(at(20, 20), at(0, 0)) == {"right of", "below"}
+
+
+def test_each_axis_is_reduced_by_the_extents_along_it():
+    # A wide, flat box: 0.1 x (40 + 40) = 8 of 12 go in x, 0.1 x (2 + 2) = 0.4 of 12 in y.
+    wide = (-20, -1, 20, 1)
+    moved = tuple(edge + 12 for edge in wide)
+    # (4, 11.6) / 16.97 = (0.24, 0.68)
+    assert relations_between(moved, wide) == {"below"}
+    assert relations_between(wide, moved) == {"above"}
+
+
+def test_an_offset_that_the_reduction_eats_has_no_relation():
+    assert relations_between(at(1.9, 0), at(0, 0)) == set()
+    assert relations_between(at(0, -2), at(0, 0)) == set()
+
+
+def test_position_is_judged_on_the_most_confident_objects_of_both_clauses():
+    metadata = dog_left_of_cat()
+    cat, dog = Seen("cat", score=0.9, box=at(30, 0)), Seen("dog", score=0.9, box=at(0, 0))
+    unsure_cat, unsure_dog = (
+        Seen("cat", score=0.8, box=at(-60, 0)),
+        Seen("dog", score=0.8, box=at(90, 0)),
+    )
+    assert score_strict(metadata, [unsure_cat, unsure_dog, cat, dog])[0] is True
+    sure_dog = Seen("dog", score=0.99, box=at(90, 0))
+    assert score_strict(metadata, [cat, dog, sure_dog])[0] is False
+
+
+def test_every_object_of_the_clause_must_stand_so():
+    metadata = dog_left_of_cat()
+    metadata["include"][1]["count"] = 2
+    cat, left = Seen("cat", box=at(30, 0)), Seen("dog", box=at(0, 0))
+    assert score_strict(metadata, [cat, left, Seen("dog", box=at(-5, 0))])[0] is True
+    assert score_strict(metadata, [cat, left, Seen("dog", box=at(60, 0))])[0] is False
+
+
+def test_a_clause_of_the_wrong_colour_is_not_asked_for_its_position():
+    metadata = dog_left_of_cat()
+    metadata["include"][1]["color"] = "red"
+    seen = [Seen("cat", box=at(30, 0)), Seen("dog", "blue", box=at(60, 0))]
+    assert score_strict(metadata, seen) == (False, "expected red dog>=1, found 0")
+
+
+def test_clauses_of_one_class_may_share_their_objects():
+    metadata = {
+        "include": [{"class": "dog", "count": 1}, {"class": "dog", "count": 1, "color": "red"}],
+    }
+    assert score_strict(metadata, [Seen("dog", "red")])[0] is True
