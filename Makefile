@@ -54,7 +54,7 @@ contracts: install  ## import directions and doors
 golden: install  ## rewrite the golden curve; say in the commit why, with old against new
 	$(RUN) -m tests.golden.write
 
-openapi: install  ## rewrite docs/openapi.json, the label API's contract with its clients
+openapi: install  ## rewrite docs/openapi*.json, the APIs' contracts with their clients
 	$(RUN) -m tests.labels.write_openapi
 
 bench: install  ## seconds per iteration by phase, and what Ray adds

@@ -276,10 +276,15 @@ def serve(
         str | None,
         typer.Option(envvar="TDMR1_SCRAPE_TOKEN", help="opens /metrics to other machines"),
     ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="folder of run folders: starts `tdm-r1 dashboard` beside")
+    ] = None,
+    dashboard_port: Annotated[int, typer.Option(help="of that dashboard; 0 is any")] = 8322,
 ) -> None:
-    """Serve the label API and the labelling page."""
+    """Serve the label API and the labelling page; with --runs the dashboard too."""
     from services.commands.serve import serve as run
-    from services.labels.settings import LOOPBACK, Settings
+    from services.labels.settings import Settings
+    from services.web.hosts import LOOPBACK
 
     found = Settings.load(
         settings,
@@ -290,7 +295,30 @@ def serve(
         scrape_token=scrape_token,
         allowed_hosts=(*LOOPBACK, *allowed_host) if allowed_host else None,
     )
-    run(found)
+    run(found, runs, dashboard_port)
+
+
+@app.command()
+def dashboard(
+    runs: Runs = RUNS,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 is any")] = 8322,
+    data: Data = None,
+    database_url: DatabaseUrl = None,
+    settings: SettingsFile = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="name that browsers may call it by; repeatable")
+    ] = None,
+) -> None:
+    """Serve the runs of a folder, finished or live; keys are those of the label service."""
+    from services.commands.dashboard import dashboard as run
+    from services.runs_api.settings import Settings
+    from services.web.hosts import LOOPBACK, with_host
+
+    hosts = with_host((*LOOPBACK, *(allowed_host or ())), host)
+    about = {"runs": runs, "cache": runs / ".cache", "host": host, "port": port}
+    found = Settings.model_validate(about | {"allowed_hosts": hosts})
+    run(found, _label_settings(settings, data, database_url))
 
 
 keys = typer.Typer(help="API keys and invites of the label service.", no_args_is_help=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from services.checkpoint import MANIFEST, list_checkpoints, load_checkpoint
+from services.checkpoint import load_checkpoint
 from services.config import ModelConfig, config_hash, load_config
+from services.manifest import MANIFEST, list_checkpoints
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
 from tdm_core.config import SamplerConfig

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.checkpoint import MANIFEST
+from services.manifest import MANIFEST
 from services.run_store.run_folder import find_run
 
 CARD = "tdm_r1.json"

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from services.commands.console import note, show
-from services.commands.status import facts_of
 from services.run_store import commands
+from services.run_store.news import facts_of
 from services.run_store.run_folder import ENDED, find_run
 
 POLL_S = 0.2

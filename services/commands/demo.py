@@ -81,7 +81,7 @@ def _pictures(
     ]
     side_by_side([(title, Image.open(page)) for title, page in pages]).save(sheet)
     mean = f"reward/{config.rewards[0].name}/mean"
-    lines = list(read_metrics(folder.metrics))
+    lines = read_metrics(folder.metrics)
     student = [
         (report["iteration"], report[score])
         for label, report in evaluations.items()

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from services.checkpoint import MANIFEST, list_checkpoints, load_checkpoint
+from services.checkpoint import load_checkpoint
 from services.commands.artifacts import check_weights, find_generator
 from services.commands.console import err, show
 from services.config import RunConfig, config_hash, load_config
+from services.manifest import MANIFEST, list_checkpoints
 from services.run_store.run_folder import find_run
 from services.weights import PublishedWeights, pack
 

@@ -62,7 +62,7 @@ class Watch:
 
     def view(self) -> RenderableType:
         """The panel."""
-        status, lines = self.folder.status(), list(read_metrics(self.folder.metrics))
+        status, lines = self.folder.status(), read_metrics(self.folder.metrics)
         iteration = int(status.get("iteration", 0))
         elapsed = time.monotonic() - self.started
         table = Table.grid(padding=(0, 2))
@@ -83,7 +83,7 @@ class Watch:
         state, step, last = "", -1, -PLAIN_EVERY_S
         while not self._done.wait(1 / REFRESH_PER_S):
             status = self.folder.status()
-            lines = list(read_metrics(self.folder.metrics))
+            lines = read_metrics(self.folder.metrics)
             newest = lines[-1]["step"] if lines else 0
             now = time.monotonic() - self.started
             changed = status.get("state", "") != state

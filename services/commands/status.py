@@ -1,28 +1,15 @@
 """`tdm-r1 status` and `tdm-r1 logs`: read run folders, and never mistake silence for life."""
 
-import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from services.commands.console import out, print_json, say
+from services.run_store.news import facts_of
 from services.run_store.run_folder import ENDED, RunFolder, find_run, list_runs
+from services.run_store.tail import Tail
 
-SILENT_S = 30.0
-"""A living run renews its status every few seconds."""
 POLL_S = 0.5
-
-
-def facts_of(folder: RunFolder) -> dict[str, Any]:
-    """The status with the age of the news, and state `silent` where a run stopped renewing it."""
-    status = folder.status()
-    age = max(0.0, time.time() - status.get("updated_at", 0.0)) if status else None
-    state = status.get("state", "unknown")
-    if age is not None and age > SILENT_S and state not in ENDED:
-        status = {**status, "last_state": state}
-        state = "silent"
-    return {**status, "run_id": folder.id, "path": str(folder.path), "state": state, "age_s": age}
 
 
 def status(name: str | None, runs: Path, as_json: bool) -> None:
@@ -80,14 +67,9 @@ def _table(found: list[dict[str, Any]]) -> Any:
     return table
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Lines of a metrics.jsonl; a last line still being written is left out."""
-    if not path.exists():
-        return
-    with path.open() as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    return Tail(path).read_all()
 
 
 def newest_metrics(folder: RunFolder) -> dict[str, Any]:

@@ -5,11 +5,9 @@ here, and `Authentication` turns strangers away before a route is looked for.
 """
 
 import secrets
-from collections import Counter
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.routing import APIRoute
 
 from services.labels.answers import KeptAnswers
 from services.labels.authentication import Directory
@@ -19,7 +17,7 @@ from services.labels.courier import deliver_events, forget_events
 from services.labels.event_bus import EventBus
 from services.labels.exporter import make_exports
 from services.labels.images import ImageFolder
-from services.labels.metrics import observe_request
+from services.labels.metrics import observe_request, sse_clients
 from services.labels.pushing import Together
 from services.labels.queue_watch import QueueWatch
 from services.labels.routes import (
@@ -48,12 +46,13 @@ from services.labels.store.faults import StoreUnavailable
 from services.labels.sweeping import sweep_for_ever
 from services.run_store.files import write_whole
 from services.web import problems
-from services.web.auth import Authentication, allowed_of
+from services.web.auth import Authentication, check_closed
 from services.web.clock import Clock, utc_now
 from services.web.idempotency import Running
 from services.web.limits import RateLimiter
 from services.web.middleware import Doorkeeper, Envelope
 from services.web.openapi import describe
+from services.web.streams import Places
 
 API = "/api/v1"
 OPEN_ROUTES = frozenset({("POST", f"{API}/session"), ("GET", f"{API}/openapi.json")})
@@ -119,12 +118,12 @@ def create_app(
     state.directory = Directory(state.database, clock, state.limiter)
     state.bus = EventBus(state.database)
     state.reward_watch = QueueWatch(state.database, clock)
-    state.streams = Counter[str]()  # open event streams by key
+    state.streams = Places(settings.max_streams, sse_clients)
     problems.install(app)
     app.add_exception_handler(StoreUnavailable, _on_store_unavailable)
     _surround(app, settings, clock)
     for router in API_ROUTERS:
-        check_closed(router)
+        check_closed(router, API, OPEN_ROUTES)
         app.include_router(router, prefix=API)
     for router in PAGE_ROUTERS:
         app.include_router(router)
@@ -158,15 +157,6 @@ def _surround(app: FastAPI, settings: Settings, clock: Clock) -> None:
 
 async def _on_store_unavailable(request: Request, error: Exception) -> Response:
     return problems.respond(request.scope, problems.unavailable(str(error)))
-
-
-def check_closed(router: APIRouter) -> None:
-    """AssertionError where a route of the API does not ask who calls it."""
-    for route in router.routes:
-        if isinstance(route, APIRoute):
-            addresses = {(method, API + route.path) for method in route.methods or ()}
-            is_closed = addresses <= OPEN_ROUTES or allowed_of(route) is not None
-            assert is_closed, f"{sorted(addresses)} lacks require(...)"
 
 
 def _ip_salt(data_dir: Path) -> bytes:

@@ -6,10 +6,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.web.hosts import LOOPBACK, with_host
 from services.web.limits import Rate
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
 MIB = 1024 * 1024
 
 
@@ -124,7 +123,5 @@ class Settings(BaseModel):
         settings = cls.model_validate(
             values | {name: value for name, value in given.items() if value is not None}
         )
-        if settings.host in EVERYWHERE:
-            return settings
-        hosts = dict.fromkeys((*settings.allowed_hosts, settings.host))
-        return settings.model_copy(update={"allowed_hosts": tuple(hosts)})
+        hosts = with_host(settings.allowed_hosts, settings.host)
+        return settings.model_copy(update={"allowed_hosts": hosts})

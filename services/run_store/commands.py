@@ -1,21 +1,24 @@
 """The run's inbox: one small file a command, on the disk before its sender is told so.
 
 A sender writes `requested` and never touches the file again; only the run's controller does, which
-replaces it whole: requested -> acknowledged (seen) -> applied (in force) or rejected (why).
+replaces it whole: requested -> acknowledged (seen) -> applied (in force) or rejected (why). What it
+sees later than its sender waits for is timed_out, and never done.
 """
 
 import json
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from services.run_store.files import write_whole
 
-State = Literal["requested", "acknowledged", "applied", "rejected"]
-TYPES = ("pause", "unpause", "stop", "checkpoint")
+State = Literal["requested", "acknowledged", "applied", "rejected", "timed_out"]
+Type = Literal["pause", "unpause", "stop", "checkpoint"]
+TYPES: tuple[str, ...] = get_args(Type)
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,37 @@ class Command:
     """State to the Unix time it was reached."""
     reason: str = ""
     """Why it was rejected."""
+    by: str = ""
+    """Who asked, as the audit log names them; empty for the command line."""
+    key: str = ""
+    """Its sender's name for the request, so that a repeated one is not a second command."""
+
+    def as_of(self, now: float) -> "Command":
+        """`timed_out` where the run has not seen it in time: it never will be done."""
+        expires = self.times.get("expires")
+        if self.state == "requested" and expires is not None and now > expires:
+            return replace(self, state="timed_out", reason="the run has not seen it in time")
+        return self
 
 
-def request(run: Path, type: str, arguments: Mapping[str, Any] | None = None) -> str:
-    """Put a command into the inbox of the run folder `run`; its id, once it is on the disk."""
+def request(
+    run: Path,
+    type: str,
+    arguments: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+    by: str = "",
+    key: str = "",
+) -> str:
+    """Put a command into the inbox of the run folder `run`; its id, once it is on the disk. A run
+    that sees it after `timeout_s` does not obey."""
     if type not in TYPES:
         raise ValueError(f"unknown command {type!r}; allowed: {', '.join(TYPES)}")
     now = time.time()
     identity = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-    command = Command(identity, type, dict(arguments or {}), "requested", {"requested": now})
+    times = (
+        {"requested": now} if timeout_s is None else {"requested": now, "expires": now + timeout_s}
+    )
+    command = Command(identity, type, dict(arguments or {}), "requested", times, "", by, key)
     _inbox(run).mkdir(parents=True, exist_ok=True)
     _write(run, command)
     return identity
@@ -59,6 +84,15 @@ def read(run: Path, identity: str) -> Command:
         raise ValueError(f"{path} is not a command ({error}); remove the file") from error
 
 
+def history(run: Path) -> list[Command]:
+    """Every readable command of a run, the newest first, as it stands now."""
+    found = []
+    for path in sorted(_inbox(run).glob("[0-9]*.json"), reverse=True):
+        with suppress(ValueError):  # the run answers what is no command
+            found.append(read(run, path.stem).as_of(time.time()))
+    return found
+
+
 def unanswered(run: Path) -> list[Command]:
     """Commands not applied or rejected yet, oldest first. A file that is no command is rejected."""
     found = []
@@ -68,7 +102,10 @@ def unanswered(run: Path) -> list[Command]:
         except ValueError as error:
             # Written by another hand; answering it keeps its sender from waiting for ever.
             command = answer(run, Command(path.stem, "unreadable"), "rejected", str(error))
-        if command.state in ("requested", "acknowledged"):
+        late = command.as_of(time.time())
+        if late.state == "timed_out":
+            answer(run, command, "timed_out", late.reason)
+        elif command.state in ("requested", "acknowledged"):
             found.append(command)
     return found
 

@@ -7,11 +7,12 @@ file and a name cannot lie. `images/index.jsonl` has one line an appearance.
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.run_store.files import write_whole
+from services.run_store.tail import Tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,15 +44,14 @@ class ImageStore:
     def append(self, appearances: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to the index; each has a `digest` and what is known of the image."""
         lines = "".join(json.dumps(dict(each), allow_nan=False) + "\n" for each in appearances)
-        with (self.folder / "index.jsonl").open("a") as file:
+        with self.index_path.open("a") as file:
             file.write(lines)
 
-    def index(self) -> Iterator[dict[str, Any]]:
+    @property
+    def index_path(self) -> Path:
+        """The index: one JSON object a line, oldest first."""
+        return self.folder / "index.jsonl"
+
+    def index(self) -> list[dict[str, Any]]:
         """Lines of the index, oldest first; a last line still being written is left out."""
-        path = self.folder / "index.jsonl"
-        if not path.exists():
-            return
-        with path.open() as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        return Tail(self.index_path).read_all()

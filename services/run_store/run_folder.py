@@ -72,6 +72,10 @@ class RunFolder:
         about = {"updated_at": time.time(), "pid": os.getpid(), "node": socket.gethostname()}
         self._write("status.json", {"run_id": self.id, **status, **about})
 
+    def origin(self) -> dict[str, Any]:
+        """When and how it began."""
+        return _read(self.path / "run.json")
+
     def summary(self) -> dict[str, Any]:
         """What the run came to; `{}` before its end."""
         return _read(self.path / "summary.json")
@@ -119,7 +123,7 @@ def fill_run(folder: RunFolder, config: RunConfig) -> None:
 def list_runs(runs: Path) -> list[RunFolder]:
     """Runs under `runs`, the newest first."""
     found = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
-    return sorted(found, key=lambda run: (_read(run.path / "run.json")["created_at"], run.id))[::-1]
+    return sorted(found, key=lambda run: (run.origin()["created_at"], run.id))[::-1]
 
 
 def find_run(runs: Path, name: str = "latest") -> RunFolder:

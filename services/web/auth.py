@@ -3,9 +3,10 @@
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import Depends, Request, Security
+from fastapi import APIRouter, Depends, Request, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -56,6 +57,18 @@ Authenticate = Callable[[Credentials], Awaitable[Principal | None]]
 """Looks credentials up; None where nobody has them (any more)."""
 
 
+class KeyRing(Protocol):
+    """Knows who has which key or session."""
+
+    async def __call__(self, credentials: Credentials) -> Principal | None:
+        """Who asks, and their use of it noted."""
+        ...
+
+    async def look_up(self, credentials: Credentials) -> Principal | None:
+        """Who it is, if anybody still; no use of it."""
+        ...
+
+
 class _Require:
     """The dependency of a route: `allowed` is read when the app checks that none was forgotten."""
 
@@ -89,6 +102,15 @@ def allowed_of(route: Any) -> tuple[str, ...] | None:
     return next((call.allowed for call in calls if isinstance(call, _Require)), None)
 
 
+def check_closed(router: APIRouter, prefix: str, open_routes: frozenset[tuple[str, str]]) -> None:
+    """AssertionError where a route under `prefix` does not ask who calls it."""
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            addresses = {(method, prefix + route.path) for method in route.methods or ()}
+            is_closed = addresses <= open_routes or allowed_of(route) is not None
+            assert is_closed, f"{sorted(addresses)} lacks require(...)"
+
+
 def unauthenticated(detail: str = "give an API key: Authorization: Bearer tdmr1_...") -> Problem:
     """401."""
     return Problem(401, "unauthenticated", "Who are you?", detail)
@@ -105,13 +127,16 @@ class Authentication:
         open_routes: frozenset[tuple[str, str]],
         allowed_origins: tuple[str, ...] = (),
         ip_salt: bytes = b"",
+        cookie: str = COOKIE,
     ) -> None:
+        """`cookie` names the one that browsers' sessions are in; none if empty."""
         self.app = app
         self.authenticate = authenticate
         self.prefix = prefix
         self.open_routes = open_routes
         self.allowed_origins = allowed_origins
         self.ip_salt = ip_salt
+        self.cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(self.prefix):
@@ -122,7 +147,7 @@ class Authentication:
         await self.app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
-        credentials = credentials_of(scope)
+        credentials = credentials_of(scope, self.cookie)
         principal = await self.authenticate(credentials)
         if principal is None:
             raise unauthenticated("this key or session is unknown, expired or revoked")
@@ -144,11 +169,11 @@ class Authentication:
             raise Problem(403, "origin-not-allowed", "Request from a foreign page", detail)
 
 
-def credentials_of(scope: Scope) -> Credentials:
+def credentials_of(scope: Scope, cookie_name: str = COOKIE) -> Credentials:
     """Bearer key or session cookie of a request; 401 where it has neither, 400 with both."""
     request = Request(scope)
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    cookie = request.cookies.get(COOKIE, "")
+    cookie = request.cookies.get(cookie_name, "")
     if scheme and scheme.lower() != "bearer":
         raise unauthenticated(f"scheme {scheme!r} is not known; use Bearer tdmr1_...")
     if scheme:

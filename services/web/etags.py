@@ -1,5 +1,7 @@
 """Optimistic concurrency: strong ETags over a row's revision (RFC 9110 section 13)."""
 
+import hashlib
+
 from fastapi import Request, Response
 
 from services.web.problems import Problem
@@ -8,6 +10,13 @@ from services.web.problems import Problem
 def etag(revision: int) -> str:
     """The ETag of a row at this revision."""
     return f'"r{revision}"'
+
+
+def by_content(request: Request, response: Response) -> Response:
+    """`response` under the digest of its bytes, for what has no revision; 304 where it is known."""
+    response.headers["ETag"] = f'"{hashlib.sha256(bytes(response.body)).hexdigest()[:32]}"'
+    response.headers["Cache-Control"] = "private, no-cache"
+    return conditional(request, response)
 
 
 def require_match(request: Request, revision: int) -> None:

@@ -133,11 +133,17 @@ async def once(
         state.running.end(attempt)
 
 
-async def _attempt(request: Request, principal: Principal) -> Attempt:
+def key_of(request: Request) -> str:
+    """The request's key; 400 without one."""
     key = request.headers.get("idempotency-key", "").strip()
     if not key:
         detail = "this POST creates: send Idempotency-Key: <a fresh UUID>, the same when you retry"
         raise Problem(400, "idempotency-key-missing", "Idempotency-Key is missing", detail)
+    return key
+
+
+async def _attempt(request: Request, principal: Principal) -> Attempt:
+    key = key_of(request)
     # The path with its ids, and the query: another object is another operation.
     route = f"{request.method} {request.url.path}?{request.url.query}"
     digest = hashlib.sha256(await request.body()).hexdigest()

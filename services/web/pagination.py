@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -55,17 +56,33 @@ class Page:
 
 def encode_cursor(time: datetime, id: str | int) -> str:
     """An opaque text for the row made then."""
-    return base64.urlsafe_b64encode(json.dumps([time.isoformat(), id]).encode()).decode()
+    return pack([time.isoformat(), id])
+
+
+def pack(place: Sequence[Any]) -> str:
+    """JSON as an opaque text for an address."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+
+
+def unpack(text: str, num: int) -> list[Any]:
+    """What `pack` was given, of `num` items; 400 where it never was."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text.encode()))
+    except (ValueError, binascii.Error) as error:
+        raise invalid_cursor() from error
+    if not isinstance(found, list) or len(found) != num:
+        raise invalid_cursor()
+    return found
 
 
 def decode_cursor(text: str) -> tuple[datetime, str | int]:
     """What `encode_cursor` was given; 400 where it never was."""
+    time, id = unpack(text, 2)
     try:
-        time, id = json.loads(base64.urlsafe_b64decode(text.encode()))
         found = datetime.fromisoformat(time)
         if found.tzinfo is None or type(id) not in (str, int):
             raise ValueError("no zone, or no id")
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError) as error:
         raise invalid_cursor() from error
     return found, id
 

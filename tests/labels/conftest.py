@@ -1,14 +1,10 @@
 """What the label service's tests share: a fresh database of each kind."""
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from socket import IPPROTO_TCP, TCP_NODELAY
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -18,6 +14,7 @@ from services.labels.store.database import Database
 from services.web.keys import ROLES
 from tests.labels.people import BASE_URL, SettableClock, make_key
 from tests.labels.postgresql import create_database, empty_database, find_binaries, run_server
+from tests.serving import served
 
 
 @pytest.fixture(scope="session")
@@ -110,14 +107,5 @@ def keys(database: Database, clock: SettableClock) -> dict[str, str]:
 @pytest.fixture
 def live_server(app: FastAPI) -> Iterator[str]:
     """`app` behind a real uvicorn, in a thread: its address, without a / at the end."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
-    socket = server.config.bind_socket()
-    socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as `serve` does
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive(), "uvicorn did not end within 30 s"
+    with served(app) as url:
+        yield url

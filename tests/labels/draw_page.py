@@ -7,16 +7,11 @@ python -m tests.labels.draw_page SAMPLES docs/pictures
 import hashlib
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from services.labels.app import create_app
@@ -25,6 +20,7 @@ from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from tests.labels.browser import FLAGS, find_chromium
 from tests.labels.page_stage import Stage
+from tests.serving import served
 
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -66,22 +62,6 @@ def groups_in(samples: Path) -> Iterator[tuple[str, list[Picture]]]:
         digests = [hashlib.sha256(content).hexdigest() for _, content in contents]
         pictures = zip(contents, digests, strict=True)
         yield prompt, [read_picture(content, digest, 10**8) for (_, content), digest in pictures]
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The address of `app` behind a real server."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    socket = server.config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
 
 
 def draw(browser: Browser, url: str, stage: Stage, options: dict[str, Any], path: Path) -> None:

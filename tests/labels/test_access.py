@@ -4,7 +4,8 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from services.labels.app import API_ROUTERS, check_closed
+from services.labels.app import API, API_ROUTERS, OPEN_ROUTES
+from services.web.auth import check_closed
 from services.web.keys import ROLES
 from tests.labels.access import ALLOWED, OPEN, all_calls, status_of
 from tests.labels.people import BASE_URL, bearer, log_in, make_annotator, make_key
@@ -66,5 +67,5 @@ def test_a_route_that_forgets_to_ask_who_it_is_stops_the_start():
         return {}
 
     with pytest.raises(AssertionError, match=r"GET.*forgotten.*lacks require"):
-        check_closed(router)
+        check_closed(router, API, OPEN_ROUTES)
     assert isinstance(router.routes[0], APIRoute)

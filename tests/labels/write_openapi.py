@@ -1,4 +1,4 @@
-"""Writes docs/openapi.json anew (`make openapi`); its diff says what clients will notice."""
+"""Writes docs/openapi*.json anew (`make openapi`); their diff says what clients will notice."""
 
 import json
 import tempfile
@@ -7,12 +7,18 @@ from typing import Any
 
 from services.labels.app import create_app
 from services.labels.settings import Settings
+from services.runs_api import app as runs_api
+from services.runs_api.settings import Settings as RunsSettings
+from tests.runs_api.people import Keys
 
-PATH = Path(__file__).parents[2] / "docs/openapi.json"
+DOCS = Path(__file__).parents[2] / "docs"
+LABELS, RUNS = DOCS / "openapi.json", DOCS / "openapi_runs.json"
 
 
-def document() -> dict[str, Any]:
-    """What the app says of itself."""
+def document(path: Path = LABELS) -> dict[str, Any]:
+    """What the app whose document that is says of itself."""
+    if path == RUNS:
+        return runs_api.create_app(RunsSettings(), Keys(())).openapi()
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(data_dir=Path(folder)))
         try:
@@ -22,4 +28,5 @@ def document() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    PATH.write_text(json.dumps(document(), indent=1, sort_keys=True) + "\n")
+    for path in (LABELS, RUNS):
+        path.write_text(json.dumps(document(path), indent=1, sort_keys=True) + "\n")

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.checkpoint import list_checkpoints, load_checkpoint, read_manifest, save_checkpoint
+from services.checkpoint import load_checkpoint, save_checkpoint
+from services.manifest import list_checkpoints, read_manifest
 
 pytestmark = pytest.mark.unit
 

@@ -7,8 +7,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy import text
 
 from services.labels.scrape import Scrape, known_to_the_store
-from services.labels.settings import LOOPBACK
 from services.web.answers import answer
+from services.web.hosts import LOOPBACK
 from services.web.problems import Problem
 
 router = APIRouter(include_in_schema=False)

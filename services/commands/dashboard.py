@@ -1,0 +1,31 @@
+"""`tdm-r1 dashboard`: the runs of a folder, under uvicorn, until Ctrl-C; a process of its own, so
+that nothing it does delays a label."""
+
+from services.commands.listening import check_bind, listen
+from services.labels.authentication import Directory
+from services.labels.settings import Settings as LabelSettings
+from services.labels.store.database import Database
+from services.runs_api.app import create_app
+from services.runs_api.settings import Settings
+from services.web.clock import utc_now
+from services.web.limits import RateLimiter
+from services.web.logs import log_to_stderr
+
+
+def dashboard(settings: Settings, label_settings: LabelSettings) -> None:
+    """Serve until a signal; keys are those of the label service. ValueError where the address must
+    not or cannot be listened on, or there is no such folder."""
+    if not settings.runs.is_dir():
+        raise ValueError(
+            f"--runs {settings.runs} is no folder; give the one that holds run folders"
+        )
+    database = Database.open(label_settings.url)
+    try:
+        check_bind(database, settings.host, label_settings.data_dir)
+        log_to_stderr()
+        limiter = RateLimiter(dict(label_settings.rates), utc_now)
+        app = create_app(settings, Directory(database, utc_now, limiter))
+        what = "runs at {address}/api/v1/runs"
+        listen(app, settings.host, settings.port, settings.trusted_proxies, what)
+    finally:
+        database.close()

@@ -1,0 +1,93 @@
+"""A run's checkpoints as their manifests tell, with the scores of the generators they hold."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.manifest import MANIFEST, list_checkpoints, read_manifest
+from services.runs_api.metric_table import MetricTable
+
+SCORES = "evaluation/student/"
+VERSION = SCORES + "policy_version"
+ABOUT_AN_EVALUATION = ("policy_version", "num_images", "seconds")
+
+
+@dataclass(frozen=True)
+class File:
+    """One part of a checkpoint."""
+
+    name: str
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder."""
+
+    name: str
+    path: Path
+    written_at: float
+    """Unix time."""
+    iteration: int
+    policy_version: int
+    surrogate_version: int
+    config_hash: str
+    files: list[File]
+    scores: dict[str, float]
+    """Held-out scores of this very generator, where it was evaluated."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.num_bytes for file in self.files)
+
+
+def checkpoints_of(folder: Path, table: MetricTable) -> list[Checkpoint]:
+    """Whole checkpoints under `folder`, the newest first."""
+    found = []
+    for path in list_checkpoints(folder):
+        try:
+            manifest = read_manifest(path)
+        except ValueError:  # the run has just removed it, since it keeps but so many
+            continue
+        facts = manifest["facts"]
+        files = [
+            File(name, file["sha256"], file["bytes"]) for name, file in manifest["files"].items()
+        ]
+        version = facts["policy_version"]
+        found.append(
+            Checkpoint(
+                path.name,
+                path,
+                (path / MANIFEST).stat().st_mtime,
+                facts["iteration"],
+                version,
+                facts["surrogate_version"],
+                facts["config_hash"],
+                sorted(files, key=lambda file: file.name),
+                scores_of(table, version),
+            )
+        )
+    return found
+
+
+def scores_of(table: MetricTable, policy_version: int) -> dict[str, float]:
+    """Held-out scores of the averaged generator of that version; empty where it has none."""
+    if VERSION not in table.names:
+        return {}
+    versions = table.series(VERSION, max_points=2**31)
+    steps = [
+        step
+        for step, value in zip(versions.steps, versions.values, strict=True)
+        if value == policy_version
+    ]
+    if not steps:
+        return {}
+    found = {}
+    for name in table.names:
+        short = name.removeprefix(SCORES)
+        if name.startswith(SCORES) and short not in ABOUT_AN_EVALUATION:
+            values = table.series(name, steps[-1], steps[-1]).values
+            if values and values[-1] is not None:
+                found[short] = values[-1]
+    return found

@@ -1,0 +1,259 @@
+"""What images a run has stored, by prompt group: a private database over images/index.jsonl.
+
+It is filled as the index grows and lives on the disk's temporary space for as long as it is open,
+so that ten thousand groups cost neither memory nor a second reading.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Sort = Literal["newest", "oldest", "best", "worst"]
+Place = tuple[float | None, int]
+"""Where a page ended: the score sorted by (None: without one, or sorted by number), and group."""
+
+TABLES = """
+CREATE TABLE groups (id INTEGER PRIMARY KEY, step INTEGER, policy_version INTEGER,
+    prompt_id TEXT, prompt TEXT);
+CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, rewards TEXT,
+    PRIMARY KEY (group_id, sample)) WITHOUT ROWID;
+CREATE INDEX images_by_digest ON images (digest);
+CREATE TABLE verdicts (group_id INTEGER, sample INTEGER, reward TEXT, step INTEGER, state TEXT,
+    value REAL, PRIMARY KEY (group_id, reward, sample)) WITHOUT ROWID;
+CREATE INDEX verdicts_by_value ON verdicts (reward, step, value);
+CREATE TABLE scores (reward TEXT, group_id INTEGER, mean REAL, spread REAL,
+    PRIMARY KEY (reward, group_id)) WITHOUT ROWID;
+CREATE INDEX scores_by_mean ON scores (reward, mean, group_id);
+"""
+SCORE = """
+INSERT OR REPLACE INTO scores
+SELECT reward, group_id, avg(value), max(value) - min(value) FROM verdicts
+WHERE group_id = ? GROUP BY reward
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One stored image and what each reward said of it."""
+
+    sample: int
+    digest: str
+    rewards: Mapping[str, Mapping[str, Any]]
+    """Reward name to `state`, `value` (null unless ready) and `reason`."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A reward over the images of a group that it has judged."""
+
+    mean: float | None
+    spread: float | None
+    """Highest minus lowest; 0 is a group without contrast."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The stored images of one prompt."""
+
+    group_id: int
+    step: int
+    policy_version: int
+    prompt_id: str
+    prompt: str
+    images: list[Image]
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class GroupQuery:
+    """Which groups, in what order; None is no condition."""
+
+    sort: Sort = "newest"
+    reward: str | None = None
+    """Whose scores `best`, `worst` and the two bounds speak of."""
+    min_reward: float | None = None
+    """An image of the group has at least this."""
+    max_reward: float | None = None
+    """And that one has at most this."""
+    from_step: int | None = None
+    to_step: int | None = None
+    min_version: int | None = None
+    max_version: int | None = None
+    prompt: str | None = None
+    """Part of the prompt's text."""
+    prompt_id: str | None = None
+    state: str | None = None
+    """A reward's verdict on an image of the group is in this state."""
+    contrast: bool | None = None
+    """Whether `reward` tells the images of the group apart."""
+
+
+class GroupIndex:
+    """Not for two threads at once."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database.executescript(TABLES)
+
+    def close(self) -> None:
+        """Give its space back."""
+        self._database.close()
+
+    def add(self, appearances: Iterable[Mapping[str, Any]]) -> None:
+        """Lines of the image store's index; a group told again is replaced."""
+        touched = set()
+        self._database.execute("BEGIN")
+        for line in appearances:
+            self._add_image(line)
+            touched.add(line["group_id"])
+        for group_id in touched:
+            self._database.execute(SCORE, (group_id,))
+        self._database.execute("COMMIT")
+
+    def _add_image(self, line: Mapping[str, Any]) -> None:
+        group_id, sample, step = line["group_id"], line["sample"], line["step"]
+        self._database.execute(
+            "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?)",
+            (group_id, step, line["policy_version"], line["prompt_id"], line["prompt"]),
+        )
+        self._database.execute(
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)",
+            (group_id, sample, line["digest"], json.dumps(line["rewards"])),
+        )
+        self._database.executemany(
+            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (group_id, sample, reward, step, said["state"], said["value"])
+                for reward, said in line["rewards"].items()
+            ],
+        )
+
+    def count(self) -> int:
+        """Groups that there are."""
+        return self._database.execute("SELECT count(*) FROM groups").fetchone()[0]
+
+    def rewards(self) -> list[str]:
+        """Names of the rewards that have judged."""
+        found = self._database.execute("SELECT DISTINCT reward FROM scores ORDER BY reward")
+        return [name for (name,) in found]
+
+    def steps(self) -> list[int]:
+        """Iterations whose images are stored."""
+        found = self._database.execute("SELECT DISTINCT step FROM groups ORDER BY step")
+        return [step for (step,) in found]
+
+    def has_image(self, digest: str) -> bool:
+        """Whether the run ever stored that image."""
+        query = "SELECT 1 FROM images WHERE digest = ? LIMIT 1"
+        return self._database.execute(query, (digest,)).fetchone() is not None
+
+    def group(self, group_id: int) -> Group | None:
+        """One group."""
+        found = self._groups("g.id = ?", [group_id], "g.id", 1)
+        return found[0] if found else None
+
+    def page(
+        self, query: GroupQuery, limit: int, after: Place | None = None
+    ) -> tuple[list[Group], Place | None]:
+        """Groups in order, from behind the place `after`; and the next place, if there is more."""
+        conditions, values = _conditions(query)
+        order, beyond, more = _order(query, after)
+        where = " AND ".join(f"({part})" for part in (*conditions, *beyond)) or "1"
+        join = (query.reward,) if query.sort in ("best", "worst") else ()
+        groups = self._groups(where, [*join, *values, *more], order, limit + 1, bool(join))
+        if len(groups) <= limit:
+            return groups, None
+        last = groups[limit - 1]
+        score = last.scores.get(query.reward or "")
+        return groups[:limit], (score.mean if join and score else None, last.group_id)
+
+    def histogram(
+        self, reward: str, from_step: int | None, to_step: int | None, num_bins: int
+    ) -> tuple[list[float], list[int]]:
+        """Edges of equal bins over the verdicts of some iterations, and how many are in each."""
+        where = "reward = ? AND value IS NOT NULL AND step BETWEEN ? AND ?"
+        first, last = from_step or 0, 2**62 if to_step is None else to_step
+        select = f"SELECT min(value), max(value) FROM verdicts WHERE {where}"
+        low, high = self._database.execute(select, (reward, first, last)).fetchone()
+        if low is None:
+            return [], []
+        width = (high - low) / num_bins or 1.0 / num_bins
+        rows = self._database.execute(
+            "SELECT min(cast((value - ?) / ? AS INTEGER), ?) AS bin, count(*) FROM verdicts"
+            f" WHERE {where} GROUP BY bin",
+            (low, width, num_bins - 1, reward, first, last),
+        )
+        counts = [0] * num_bins
+        for number, count in rows:
+            counts[number] = count
+        return [low + width * edge for edge in range(num_bins + 1)], counts
+
+    def _groups(
+        self, where: str, values: Sequence[Any], order: str, limit: int, scored: bool = False
+    ) -> list[Group]:
+        join = "LEFT JOIN scores s ON s.group_id = g.id AND s.reward = ?" if scored else ""
+        rows = self._database.execute(
+            "SELECT g.id, g.step, g.policy_version, g.prompt_id, g.prompt FROM groups g"
+            f" {join} WHERE {where} ORDER BY {order} LIMIT ?",
+            (*values, limit),
+        ).fetchall()
+        return [
+            Group(id, step, version, prompt_id, prompt, self._images(id), self._scores(id))
+            for id, step, version, prompt_id, prompt in rows
+        ]
+
+    def _images(self, group_id: int) -> list[Image]:
+        rows = self._database.execute(
+            "SELECT sample, digest, rewards FROM images WHERE group_id = ? ORDER BY sample",
+            (group_id,),
+        )
+        return [Image(sample, digest, json.loads(rewards)) for sample, digest, rewards in rows]
+
+    def _scores(self, group_id: int) -> dict[str, Score]:
+        rows = self._database.execute(
+            "SELECT reward, mean, spread FROM scores WHERE group_id = ?", (group_id,)
+        )
+        return {reward: Score(mean, spread) for reward, mean, spread in rows}
+
+
+def _conditions(query: GroupQuery) -> tuple[list[str], list[Any]]:
+    verdict = "EXISTS (SELECT 1 FROM verdicts v WHERE v.group_id = g.id AND {})"
+    bounds = {"v.value >= ?": query.min_reward, "v.value <= ?": query.max_reward}
+    bounded = {text: value for text, value in bounds.items() if value is not None}
+    score = "EXISTS (SELECT 1 FROM scores c WHERE c.group_id = g.id AND c.reward = ? AND {})"
+    wanted: list[tuple[str, list[Any]]] = [
+        ("g.step >= ?", [query.from_step]),
+        ("g.step <= ?", [query.to_step]),
+        ("g.policy_version >= ?", [query.min_version]),
+        ("g.policy_version <= ?", [query.max_version]),
+        ("instr(lower(g.prompt), lower(?))", [query.prompt or None]),
+        ("g.prompt_id = ?", [query.prompt_id]),
+        (verdict.format("v.state = ?"), [query.state]),
+    ]
+    if bounded:
+        text = " AND ".join(["v.reward = ?", *bounded])
+        wanted.append((verdict.format(text), [query.reward, *bounded.values()]))
+    if query.contrast is not None:
+        text = score.format("c.spread > 0" if query.contrast else "c.spread = 0")
+        wanted.append((text, [query.reward]))
+    given = [(text, values) for text, values in wanted if values[0] is not None]
+    return [text for text, _ in given], [value for _, values in given for value in values]
+
+
+def _order(query: GroupQuery, after: Place | None) -> tuple[str, list[str], list[Any]]:
+    """ORDER BY, and the condition of what lies behind `after`; groups without a score come last."""
+    if query.sort in ("newest", "oldest"):
+        down = query.sort == "newest"
+        beyond = ["g.id < ?" if down else "g.id > ?"] if after else []
+        return f"g.id {'DESC' if down else 'ASC'}", beyond, [after[1]] if after else []
+    direction, sign = ("DESC", "<") if query.sort == "best" else ("ASC", ">")
+    order = f"s.mean IS NULL, s.mean {direction}, g.id DESC"
+    if after is None:
+        return order, [], []
+    score, group_id = after
+    if score is None:
+        return order, ["s.mean IS NULL AND g.id < ?"], [group_id]
+    beyond = f"s.mean IS NULL OR s.mean {sign} ? OR (s.mean = ? AND g.id < ?)"
+    return order, [beyond], [score, score, group_id]

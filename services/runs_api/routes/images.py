@@ -1,0 +1,54 @@
+"""Images of a run, by the digest of their content and by nothing else."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from services.runs_api.routes.access import WATCHER, Run
+from services.runs_api.thumbnails import thumbnail
+from services.web.auth import Principal
+from services.web.problems import Problem, problems
+
+router = APIRouter(prefix="/runs/{run_id}/images", tags=["images"])
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+FOR_EVER = "private, max-age=31536000, immutable"
+MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
+
+
+@router.get(
+    "/{sha256}",
+    operation_id="get_run_image",
+    response_class=Response,
+    responses={
+        200: {"content": dict.fromkeys(MEDIA_TYPES.values(), BINARY)},
+        304: {"description": "You have it"},
+        **problems(410),
+    },
+)
+def get_image(
+    *,
+    _: Principal = WATCHER,
+    run: Run,
+    request: Request,
+    sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="Of the PNG file's bytes")],
+    size: Annotated[
+        Literal["orig", "512", "256"], Query(description="Longest side in pixels, at most")
+    ] = "orig",
+) -> Response:
+    """The pixels of an image that the run has stored; 410 for one that was removed since."""
+    path = run.image(sha256)
+    if path is None:
+        detail = f"run {run.id} never stored it; GET .../groups has the digests"
+        raise Problem(404, "image-not-found", "No such image", detail)
+    headers = {"Cache-Control": FOR_EVER, "ETag": f'"{sha256[:32]}-{size}"'}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(None, 304, headers)
+    try:
+        if size != "orig":
+            path = thumbnail(path, sha256, int(size), request.app.state.settings.cache)
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        detail = f"image {sha256} was stored by run {run.id}; its file is gone"
+        raise Problem(410, "image-removed", "The image was removed", detail) from error
+    return Response(content, 200, headers, MEDIA_TYPES[path.suffix])

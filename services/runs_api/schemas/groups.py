@@ -1,0 +1,65 @@
+"""Rolled-out groups on the wire."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from services.runs_api.group_index import Group
+
+
+class VerdictView(BaseModel):
+    """What a reward said of an image."""
+
+    state: Literal["ready", "pending", "failed", "expired"]
+    value: float | None = Field(description="null unless ready: missing is never 0")
+    reason: str
+
+
+class ImageView(BaseModel):
+    """A stored image; its pixels are at /runs/{run_id}/images/{sha256}."""
+
+    sample: int
+    sha256: str
+    is_removed: bool = Field(description="It was stored and its file is gone")
+    rewards: dict[str, VerdictView]
+
+
+class ScoreView(BaseModel):
+    """A reward over the stored images of a group."""
+
+    mean: float | None
+    spread: float | None = Field(description="Highest minus lowest; 0 is no contrast")
+
+
+class GroupView(BaseModel):
+    """The stored images of one prompt."""
+
+    group_id: int
+    step: int
+    policy_version: int
+    prompt_id: str
+    prompt: str
+    scores: dict[str, ScoreView]
+    images: list[ImageView]
+
+    @classmethod
+    def of(cls, group: Group, removed: set[str]) -> Self:
+        """As it goes out; `removed` are digests without a file."""
+        images: list[dict[str, Any]] = [
+            {
+                "sample": image.sample,
+                "sha256": image.digest,
+                "is_removed": image.digest in removed,
+                "rewards": image.rewards,
+            }
+            for image in group.images
+        ]
+        scores = {name: vars(score) for name, score in group.scores.items()}
+        return cls.model_validate(vars(group) | {"images": images, "scores": scores})
+
+
+class GroupPage(BaseModel):
+    """Some groups, and where to go on."""
+
+    items: list[GroupView]
+    next_cursor: str | None

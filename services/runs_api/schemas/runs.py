@@ -1,0 +1,195 @@
+"""Runs, their workers, checkpoints, evaluations and alerts on the wire."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from services.run_store.run_folder import RunFolder
+from services.runs_api.alerts import Alert
+from services.runs_api.checkpoints import Checkpoint
+from services.runs_api.evaluations import Sheet
+from services.runs_api.workers import Worker
+
+RunState = Literal[
+    "unknown", "starting", "running", "paused", "ending", "finished", "stopped", "failed", "silent"
+]
+
+
+def moment(unix_s: float) -> datetime:
+    """A Unix time as the wire has it."""
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+class RunView(BaseModel):
+    """A run as its status tells, and how old that is."""
+
+    run_id: str
+    state: RunState = Field(description="`silent`: it has not ended and there is no news")
+    last_state: str | None = Field(description="What a silent run said last")
+    iteration: int | None
+    iterations: int | None = Field(description="How many it will make")
+    policy_version: int | None
+    surrogate_version: int | None
+    doing: str = Field(description="What takes its time now; empty between")
+    waiting: list[str] = Field(description="What is waited for, and since when")
+    created_at: datetime | None
+    updated_at: datetime | None = Field(description="When its status was written")
+    age_s: float | None = Field(description="Seconds since then")
+    config_hash: str
+    seed: int | None
+    error: str | None = Field(description="Traceback of a failed run")
+    summary: dict[str, Any] | None = Field(description="What it came to, at its end")
+
+    @classmethod
+    def of(cls, folder: RunFolder, facts: Mapping[str, Any]) -> Self:
+        """From the small files of its folder."""
+        origin = folder.origin()
+        written = facts.get("updated_at")
+        return cls(
+            run_id=folder.id,
+            state=facts["state"],
+            last_state=facts.get("last_state"),
+            iteration=facts.get("iteration"),
+            iterations=facts.get("iterations"),
+            policy_version=facts.get("policy_version"),
+            surrogate_version=facts.get("surrogate_version"),
+            doing=facts.get("doing", ""),
+            waiting=[str(wait) for wait in facts.get("waiting", [])],
+            created_at=moment(origin["created_at"]) if "created_at" in origin else None,
+            updated_at=None if written is None else moment(written),
+            age_s=facts["age_s"],
+            config_hash=origin.get("config_hash", ""),
+            seed=origin.get("seed"),
+            error=facts.get("error"),
+            summary=folder.summary() or None,
+        )
+
+
+class WorkerView(BaseModel):
+    """A worker of a run."""
+
+    name: str
+    role: str
+    state: Literal["alive", "dead", "unknown", "ended"] = Field(
+        description="`unknown`: its run is silent"
+    )
+    pids: list[int]
+    restarts: int
+
+    @classmethod
+    def of(cls, worker: Worker) -> Self:
+        """As it goes out."""
+        return cls(**vars(worker))
+
+
+class WorkerList(BaseModel):
+    """Every worker of a run, and when that was so."""
+
+    updated_at: datetime | None
+    items: list[WorkerView]
+
+
+class FileView(BaseModel):
+    """One file of a checkpoint."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class CheckpointView(BaseModel):
+    """A checkpoint as its manifest tells."""
+
+    name: str
+    path: str = Field(description="Folder on the machine of the run")
+    written_at: datetime
+    iteration: int
+    policy_version: int
+    surrogate_version: int
+    config_hash: str
+    bytes: int
+    files: list[FileView]
+    scores: dict[str, float] = Field(description="Held-out scores of this very generator, if any")
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """As it goes out."""
+        files = [
+            FileView(name=file.name, sha256=file.sha256, bytes=file.num_bytes)
+            for file in checkpoint.files
+        ]
+        return cls(
+            name=checkpoint.name,
+            path=str(checkpoint.path),
+            written_at=moment(checkpoint.written_at),
+            iteration=checkpoint.iteration,
+            policy_version=checkpoint.policy_version,
+            surrogate_version=checkpoint.surrogate_version,
+            config_hash=checkpoint.config_hash,
+            bytes=checkpoint.num_bytes,
+            files=files,
+            scores=checkpoint.scores,
+        )
+
+
+class SheetView(BaseModel):
+    """The picture sheet of an evaluation; the image is at /runs/{run_id}/images/{sha256}."""
+
+    label: str
+    sha256: str
+    written_at: datetime
+
+    @classmethod
+    def of(cls, sheet: Sheet) -> Self:
+        """As it goes out."""
+        return cls(label=sheet.label, sha256=sheet.digest, written_at=moment(sheet.written_at))
+
+
+class AlertView(BaseModel):
+    """Something to look at."""
+
+    run_id: str
+    rule: str
+    severity: Literal["warning", "critical"]
+    title: str
+    detail: str
+    remedy: str
+    raised_at: datetime
+    raised_step: int | None
+    cleared_at: datetime | None = Field(description="null while it lasts")
+    cleared_step: int | None
+
+    @classmethod
+    def of(cls, run_id: str, alert: Alert) -> Self:
+        """As it goes out."""
+        times = {
+            "raised_at": moment(alert.raised_at),
+            "cleared_at": None if alert.cleared_at is None else moment(alert.cleared_at),
+        }
+        return cls.model_validate({"run_id": run_id} | vars(alert) | times)
+
+
+class RunList(BaseModel):
+    """Runs, the newest first."""
+
+    items: list[RunView]
+
+
+class CheckpointList(BaseModel):
+    """Checkpoints, the newest first."""
+
+    items: list[CheckpointView]
+
+
+class SheetList(BaseModel):
+    """Evaluations' sheets, the oldest first."""
+
+    items: list[SheetView]
+
+
+class AlertList(BaseModel):
+    """Alerts: those that last first, then the newest."""
+
+    items: list[AlertView]

@@ -1,0 +1,127 @@
+"""What has happened in a run's folder behind a position: small events, each with the next one."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from services.run_store.images import ImageStore
+from services.run_store.run_folder import RunFolder
+from services.run_store.tail import Tail
+from services.runs_api.positions import Position
+
+MAX_BYTES = 256 * 1024
+"""Of one file read for one event: what is behind comes in the next."""
+LOG_LINES = 50
+TOPICS = ("metrics", "groups", "log", "alerts", "commands", "status")
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One event."""
+
+    topic: str
+    data: dict[str, Any]
+    position: Position
+    """Where to go on."""
+
+
+class TornError(Exception):
+    """A file is shorter than the position says: another run's, or written anew."""
+
+
+def newest(folder: RunFolder) -> Position:
+    """Behind everything that there is now."""
+    commands = max((_ns(path) for path in _command_files(folder)), default=0)
+    return Position(
+        _size(folder.metrics),
+        _size(ImageStore(folder.images).index_path),
+        _size(folder.events),
+        _size(folder.path / "alerts.jsonl"),
+        commands,
+        _ns(folder.path / "status.json"),
+    )
+
+
+def since(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    """Events behind `position`, each once; TornError where it is of another folder."""
+    for look in (_metrics, _groups, _log, _alerts, _commands, _status):
+        for happening in look(folder, position):
+            position = happening.position
+            yield happening
+
+
+def _metrics(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    for lines, end in _grown(folder.metrics, position.metrics):
+        position = replace(position, metrics=end)
+        steps = [json.loads(line)["step"] for line in (lines[0], lines[-1])]
+        data = {"from_step": steps[0], "to_step": steps[1], "num_lines": len(lines)}
+        yield Happening("metrics", data, position)
+
+
+def _groups(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    for lines, end in _grown(ImageStore(folder.images).index_path, position.images):
+        position = replace(position, images=end)
+        ids = sorted({json.loads(line)["group_id"] for line in lines})
+        data = {"group_ids": ids[-LOG_LINES:], "num_groups": len(ids), "num_images": len(lines)}
+        yield Happening("groups", data, position)
+
+
+def _log(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    for lines, end in _grown(folder.events, position.log):
+        position = replace(position, log=end)
+        newest = [line.decode(errors="replace") for line in lines[-LOG_LINES:]]
+        yield Happening("log", {"lines": newest, "num_lines": len(lines)}, position)
+
+
+def _alerts(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    for lines, end in _grown(folder.path / "alerts.jsonl", position.alerts):
+        position = replace(position, alerts=end)
+        yield Happening("alerts", {"num_lines": len(lines)}, position)
+
+
+def _commands(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    changed = sorted((_ns(path), path) for path in _command_files(folder))
+    for at, path in changed:
+        if at > position.commands_ns:
+            position = replace(position, commands_ns=at)
+            said = json.loads(path.read_bytes())
+            data = {key: said.get(key) for key in ("id", "type", "state", "reason")}
+            yield Happening("commands", data, position)
+
+
+def _status(folder: RunFolder, position: Position) -> Iterator[Happening]:
+    at = _ns(folder.path / "status.json")
+    if at != position.status_ns:
+        said = folder.status()
+        shown = ("state", "iteration", "iterations", "policy_version", "doing", "updated_at")
+        data = {key: said.get(key) for key in shown}
+        yield Happening("status", data, replace(position, status_ns=at))
+
+
+def _grown(path: Path, start: int) -> Iterator[tuple[list[bytes], int]]:
+    tail = Tail(path, start)
+    while lines := tail.lines(MAX_BYTES):
+        yield lines, tail.position
+    if tail.is_over:
+        raise TornError(f"{path.name} has fewer than {start} bytes")
+
+
+def _command_files(folder: RunFolder) -> list[Path]:
+    return list((folder.path / "commands").glob("[0-9]*.json"))
+
+
+def _size(path: Path) -> int:
+    """Of whole lines."""
+    tail = Tail(path)
+    while tail.lines():
+        pass
+    return tail.position
+
+
+def _ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

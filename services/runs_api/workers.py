@@ -1,0 +1,45 @@
+"""A run's workers as its status tells; how those of a silent run are, nobody knows."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from services.run_store.run_folder import ENDED
+
+State = Literal["alive", "dead", "unknown", "ended"]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One host of the run."""
+
+    name: str
+    role: str
+    """The name without its number."""
+    state: State
+    pids: list[int]
+    """One a rank."""
+    restarts: int
+
+
+def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
+    """Workers by name, from `facts_of` a run."""
+    return [
+        Worker(
+            name, _role(name), _state(facts["state"], said["alive"]), said["pids"], said["restarts"]
+        )
+        for name, said in sorted(facts.get("workers", {}).items())
+    ]
+
+
+def _role(name: str) -> str:
+    return re.sub(r"-\d+$", "", name)
+
+
+def _state(run: str, alive: bool) -> State:
+    if run in ENDED:
+        return "ended"
+    if run == "silent":
+        return "unknown"
+    return "alive" if alive else "dead"

@@ -1,0 +1,30 @@
+"""Who asks the run-side API in tests."""
+
+from collections.abc import Sequence
+
+from services.web.auth import Credentials, Principal
+
+HOST = "127.0.0.1:8322"
+BASE_URL = f"http://{HOST}"
+
+
+class Keys:
+    """A key ring in memory: the key of a role is its name."""
+
+    def __init__(self, roles: Sequence[str]) -> None:
+        self.roles = set(roles)
+
+    async def __call__(self, credentials: Credentials) -> Principal | None:
+        """Who has the key."""
+        return await self.look_up(credentials)
+
+    async def look_up(self, credentials: Credentials) -> Principal | None:
+        """The same."""
+        role = credentials.bearer
+        return Principal("key", role, role) if role in self.roles else None  # type: ignore[arg-type]
+
+
+def bearer(role: str, **headers: str) -> dict[str, str]:
+    """Headers of a request; `Idempotency_Key="a"` adds Idempotency-Key."""
+    extra = {name.replace("_", "-"): value for name, value in headers.items()}
+    return {"Authorization": f"Bearer {role}", **extra}

@@ -1,0 +1,227 @@
+"""What a run has written comes out as it was written: numbers, groups, images, checkpoints."""
+
+import hashlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from services.run_store.images import ImageStore
+from tests.runs_api.people import bearer
+from tests.train_cases import metrics
+
+pytestmark = pytest.mark.integration
+VIEWER = bearer("viewer")
+API = "/api/v1"
+
+
+@pytest.fixture
+def get(client, finished):
+    """Asks about the finished run as a viewer."""
+
+    def get_(path="", status=200, headers=VIEWER, **params):
+        answer = client.get(f"{API}/runs/{finished.id}{path}", headers=headers, params=params)
+        assert answer.status_code == status, answer.text
+        return answer
+
+    return get_
+
+
+def test_a_finished_run_says_what_it_came_to(client, get, finished):
+    run = get().json()
+    assert (run["state"], run["iteration"], run["iterations"]) == ("finished", 6, 6)
+    assert run["summary"] == finished.summary()
+    assert [
+        each["run_id"] for each in client.get(f"{API}/runs", headers=VIEWER).json()["items"]
+    ] == [finished.id]
+
+
+def test_a_run_whose_news_are_old_is_silent_and_its_workers_unknown(get, finished):
+    finished.write_status({**finished.status(), "state": "running"})
+    path = finished.path / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"updated_at": 1.0e9}))
+    run = get().json()
+    assert (run["state"], run["last_state"]) == ("silent", "running")
+    assert {worker["state"] for worker in get("/workers").json()["items"]} == {"unknown"}
+    assert [alert["rule"] for alert in get("/alerts").json()["items"]] == ["silent"]
+
+
+def test_numbers_are_those_of_the_file_at_their_iterations(get, finished):
+    name = "reward/upper_half/mean"
+    lines = metrics(finished)
+    (series,) = get("/metrics", names=name).json()["series"]
+    assert series["values"] == [line[name] for line in lines]
+    assert series["steps"] == [line["step"] for line in lines]
+    assert series["policy_versions"] == [line["policy_version"] for line in lines]
+    cut = get("/metrics", names=name, **{"from": 2, "to": 3}).json()["series"][0]
+    assert cut["steps"] == [2, 3]
+
+
+def test_new_lines_appear_without_reading_the_old_ones_again(get, finished):
+    assert get("/metrics").json()["last_step"] == 6
+    with finished.metrics.open("a") as file:
+        file.write('{"time": 1, "step": 7, "policy_version": 7, "surrogate_version": 7, "x": null}')
+        file.flush()
+        assert get("/metrics").json()["last_step"] == 6
+        file.write("\n")
+    view = get("/metrics", names="x").json()
+    assert (view["last_step"], view["series"][0]["values"]) == (7, [None])
+
+
+def test_a_name_that_nobody_told_is_an_error_that_helps(get):
+    problem = get("/metrics", 422, names="reward/upper_half/maen").json()
+    assert "'reward/upper_half/maen'" in problem["detail"]
+    assert problem["errors"][0]["pointer"] == "query:names"
+
+
+def test_what_has_not_changed_is_not_sent_again(get, finished):
+    for path in ("/metrics", "/workers", "/checkpoints", "/evaluations", "/groups/0"):
+        tag = get(path).headers["etag"]
+        assert get(path, 304, VIEWER | {"If-None-Match": tag}).content == b""
+    tag = get("/metrics").headers["etag"]
+    with finished.metrics.open("a") as file:
+        file.write('{"time": 1, "step": 7, "policy_version": 7, "surrogate_version": 7}\n')
+    get("/metrics", 200, VIEWER | {"If-None-Match": tag})
+
+
+def test_groups_come_page_by_page_with_every_image_that_is_stored(get, finished):
+    stored = ImageStore(finished.images).index()
+    found, cursor = [], None
+    while True:
+        page = get(
+            "/groups", limit=5, sort="oldest", **({"cursor": cursor} if cursor else {})
+        ).json()
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    told = [
+        (group["group_id"], i["sample"], i["sha256"]) for group in found for i in group["images"]
+    ]
+    assert told == [(line["group_id"], line["sample"], line["digest"]) for line in stored]
+    assert all(group["images"][0]["rewards"]["upper_half"]["state"] == "ready" for group in found)
+
+
+def test_the_next_page_is_in_the_link_header(get, client):
+    first = get("/groups", limit=3)
+    path = first.headers["link"].partition(">")[0].removeprefix("<")
+    second = client.get(path, headers=VIEWER).json()["items"]
+    assert not {g["group_id"] for g in second} & {g["group_id"] for g in first.json()["items"]}
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ({"sort": "best"}, 422),
+        ({"min_reward": 1}, 422),
+        ({"sort": "prettiest"}, 422),
+        ({"cursor": "bm9uZQ=="}, 400),
+        ({"cursor": "WyJhIiwgMV0="}, 400),
+        ({"cursor": "WzEsIDIsIDNd"}, 400),
+        ({"limit": 501}, 422),
+        ({"min_reward": "nan", "reward": "upper_half"}, 422),
+    ],
+)
+def test_a_wrong_question_is_refused(get, params, status):
+    assert get("/groups", status, **params).json()["status"] == status
+
+
+def test_an_image_is_the_file_of_its_digest_and_nothing_can_sniff_it(get):
+    digest = get("/groups/0").json()["images"][0]["sha256"]
+    answer = get(f"/images/{digest}")
+    assert hashlib.sha256(answer.content).hexdigest() == digest
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "immutable" in answer.headers["cache-control"]
+    get(f"/images/{digest}", 304, VIEWER | {"If-None-Match": answer.headers["etag"]})
+
+
+def test_a_thumbnail_is_made_once_and_small_images_stay_as_they_are(get, finished, settings):
+    store = ImageStore(finished.images)
+    large = np.random.default_rng(0).integers(0, 255, (600, 300, 3), dtype=np.uint8)
+    digest = store.add(large)
+    line = store.index()[0] | {"group_id": 999, "digest": digest}
+    store.append([line])
+    answer = get(f"/images/{digest}", size="256")
+    assert Image.open(io.BytesIO(answer.content)).size == (128, 256)
+    assert answer.headers["content-type"] == "image/webp"
+    (made,) = settings.cache.rglob("*.webp")
+    before = made.stat().st_mtime_ns
+    get(f"/images/{digest}", size="256")
+    assert made.stat().st_mtime_ns == before
+    small = get("/groups/0").json()["images"][0]["sha256"]
+    assert get(f"/images/{small}", size="512").headers["content-type"] == "image/png"
+
+
+def test_a_removed_image_leaves_a_tombstone(get, finished):
+    image = get("/groups/0").json()["images"][0]
+    assert not image["is_removed"]
+    ImageStore(finished.images).path(image["sha256"]).unlink()
+    assert get(f"/images/{image['sha256']}", 410).json()["code"] == "image-removed"
+    assert get("/groups/0").json()["images"][0]["is_removed"]
+
+
+def test_another_runs_image_is_not_served(client, get, finished, trained):
+    other = trained.path.parent / "elsewhere"
+    digest = ImageStore(other / "images").add(np.zeros((4, 4, 3), dtype=np.uint8))
+    shutil.copytree(other / "images/sha256", finished.images / "sha256", dirs_exist_ok=True)
+    assert get(f"/images/{digest}", 404).json()["code"] == "image-not-found"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/images/../../config.yaml",
+        "/images/%2e%2e%2fconfig.yaml",
+        "/images/" + "A" * 64,
+        "/images/" + "a" * 63,
+        "/groups/-1",
+        "/groups/x",
+        "/commands/../status",
+    ],
+)
+def test_no_address_reaches_a_file(get, path):
+    assert get(path, 404).headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("run_id", ["..", ".", "%2e%2e", "a%2fb", "..%2f..", "x" * 200, "nope"])
+def test_no_run_id_is_a_path(client, finished, run_id):
+    answer = client.get(f"{API}/runs/{run_id}/metrics", headers=VIEWER)
+    assert answer.status_code in (404, 422)
+
+
+def test_checkpoints_tell_their_files_digests(get, finished):
+    (checkpoint,) = get("/checkpoints").json()["items"]
+    assert (checkpoint["iteration"], checkpoint["policy_version"]) == (6, 6)
+    for file in checkpoint["files"]:
+        content = (finished.checkpoints / checkpoint["name"] / file["name"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+    assert checkpoint["bytes"] == sum(file["bytes"] for file in checkpoint["files"])
+
+
+def test_a_histogram_counts_what_is_stored(get, finished):
+    counts = get("/histogram", reward="upper_half", bins=2).json()["counts"]
+    assert sum(counts) == len(ImageStore(finished.images).index())
+
+
+def test_evaluations_are_images_too(get, finished):
+    folder = finished.path / "evaluations"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "before.png")
+    (sheet,) = get("/evaluations").json()["items"]
+    assert sheet["label"] == "before"
+    assert get(f"/images/{sheet['sha256']}").content == (folder / "before.png").read_bytes()
+
+
+def test_what_a_run_raised_and_what_its_numbers_say_are_both_alerts(client, get, finished):
+    with (finished.path / "alerts.jsonl").open("w") as file:
+        file.write(json.dumps({"rule": "reward_hacking", "time": 5.0, "step": 2}) + "\n")
+    with finished.metrics.open("a") as file:
+        for step in (7, 8, 9):
+            about = {"time": step, "step": step, "policy_version": step, "surrogate_version": 0}
+            file.write(json.dumps(about | {"advantage/zero_signal": 0.9}) + "\n")
+    assert {a["rule"] for a in get("/alerts").json()["items"]} == {"reward_hacking", "zero_signal"}
+    assert len(client.get(f"{API}/alerts", headers=VIEWER).json()["items"]) == 2

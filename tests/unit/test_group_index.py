@@ -1,0 +1,111 @@
+"""The gallery's index: filters, sorting, pages without gap or repeat, histograms."""
+
+import pytest
+
+from services.runs_api.group_index import GroupIndex, GroupQuery
+
+pytestmark = pytest.mark.unit
+
+
+def appearance(group_id, sample, value, step=0, state="ready", prompt="two red balls", **more):
+    said = {"state": state, "value": value, "reason": ""}
+    return {
+        "digest": f"{group_id:032x}{sample:032x}",
+        "step": step,
+        "group_id": group_id,
+        "sample": sample,
+        "policy_version": step,
+        "prompt_id": f"p{group_id % 3}",
+        "prompt": prompt,
+        "rewards": {"judge": said},
+    } | more
+
+
+@pytest.fixture
+def index():
+    made = GroupIndex()
+    for group_id, rewards in enumerate([(0.0, 1.0), (1.0, 1.0), (None, None), (0.0, 0.0)]):
+        made.add(
+            appearance(
+                group_id,
+                sample,
+                value,
+                step=group_id // 2,
+                state="ready" if value is not None else "failed",
+                prompt="100% blue_square" if group_id == 1 else "two red balls",
+            )
+            for sample, value in enumerate(rewards)
+        )
+    return made
+
+
+def ids(index, limit=10, after=None, **query):
+    return [group.group_id for group in index.page(GroupQuery(**query), limit, after)[0]]
+
+
+def test_groups_are_sorted_by_number_or_by_score_and_a_missing_score_comes_last(index):
+    assert ids(index) == [3, 2, 1, 0]
+    assert ids(index, sort="oldest") == [0, 1, 2, 3]
+    assert ids(index, sort="best", reward="judge") == [1, 0, 3, 2]
+    assert ids(index, sort="worst", reward="judge") == [3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("sort", ["newest", "oldest", "best", "worst"])
+def test_pages_hold_every_group_once_however_they_are_cut(index, sort):
+    query = GroupQuery(sort=sort, reward="judge")
+    whole = [group.group_id for group in index.page(query, 10)[0]]
+    for limit in (1, 2, 3):
+        found, place = [], None
+        while True:
+            groups, place = index.page(query, limit, place)
+            found += [group.group_id for group in groups]
+            if place is None:
+                break
+        assert found == whole
+
+
+def test_a_group_that_arrives_meanwhile_moves_no_edge(index):
+    first, place = index.page(GroupQuery(), 2)
+    index.add([appearance(9, 0, 0.5)])
+    assert [group.group_id for group in first] == [3, 2]
+    assert ids(index, after=place) == [1, 0]
+
+
+def test_filters_speak_of_images_scores_prompts_and_versions(index):
+    assert ids(index, reward="judge", min_reward=1.0) == [1, 0]
+    assert ids(index, reward="judge", max_reward=0.0) == [3, 0]
+    assert ids(index, reward="judge", contrast=False) == [3, 1]
+    assert ids(index, reward="judge", contrast=True) == [0]
+    assert ids(index, state="failed") == [2]
+    assert ids(index, prompt="RED") == [3, 2, 0]
+    assert ids(index, from_step=1) == [3, 2]
+    assert ids(index, max_version=0) == [1, 0]
+    assert ids(index, prompt_id="p0") == [3, 0]
+
+
+def test_a_prompt_is_text_and_no_pattern(index):
+    assert ids(index, prompt="100%") == [1]
+    assert ids(index, prompt="e_s") == [1]
+    assert ids(index, prompt="' OR 1=1 --") == []
+
+
+def test_missing_values_are_in_no_mean_and_in_no_bin(index):
+    assert index.group(2).scores["judge"].mean is None
+    edges, counts = index.histogram("judge", None, None, 2)
+    assert edges == [0.0, 0.5, 1.0]
+    assert counts == [3, 3]
+    assert index.histogram("judge", 1, 1, 2)[1] == [2, 0]
+    assert index.histogram("nobody", None, None, 2) == ([], [])
+
+
+def test_a_group_recorded_again_is_replaced(index):
+    index.add([appearance(0, 0, 1.0, step=5), appearance(0, 1, 1.0, step=5)])
+    group = index.group(0)
+    assert (group.step, group.scores["judge"].mean, len(group.images)) == (5, 1.0, 2)
+    assert index.count() == 4
+
+
+def test_an_image_is_known_by_its_digest(index):
+    digest = index.group(0).images[0].digest
+    assert index.has_image(digest)
+    assert not index.has_image("0" * 63 + "x")

@@ -1,0 +1,86 @@
+"""Alerts of a run: raised and cleared with hysteresis, the same for every reader."""
+
+import pytest
+
+from services.runs_api.alerts import Episode, alerts_of, episodes, stalled
+from services.runs_api.workers import workers_of
+from tests.unit.test_run_curves import line, table_of
+
+pytestmark = pytest.mark.unit
+
+RUNNING = {"state": "running", "age_s": 1.0, "iteration": 5, "updated_at": 100.0}
+
+
+def rules(facts, table=None, raised=(), now=100.0):
+    return [alert.rule for alert in alerts_of(facts, table or table_of(), raised, now)]
+
+
+def test_it_takes_as_many_lines_to_raise_as_to_clear():
+    values = [0.1, 0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2]
+    assert episodes(values, 0.4, 0.3, 3) == [Episode(3, 7, 0.5)]
+
+
+def test_between_the_two_thresholds_nothing_changes():
+    assert episodes([0.35] * 9, 0.4, 0.3, 2) == []
+    assert episodes([0.5, 0.5, 0.35, 0.35, 0.35], 0.4, 0.3, 2) == [Episode(1, None, 0.5)]
+
+
+def test_one_good_line_starts_the_count_anew():
+    assert episodes([0.5, 0.5, 0.1, 0.5, 0.5], 0.4, 0.3, 3) == []
+
+
+def test_a_missing_value_neither_raises_nor_clears():
+    assert episodes([0.5, None, 0.5], 0.4, 0.3, 2) == [Episode(2, None, 0.5)]
+    assert episodes([None] * 9, 0.4, 0.3, 1) == []
+
+
+def test_a_number_that_stays_high_is_named_with_its_limit_and_a_remedy():
+    table = table_of(*(line(step, advantage__zero_signal=0.75) for step in range(1, 5)))
+    (alert,) = alerts_of(RUNNING, table, [], 104.0)
+    assert (alert.rule, alert.raised_step, alert.cleared_at) == ("zero_signal", 3, None)
+    assert "0.75" in alert.detail
+    assert "0.4" in alert.detail
+    assert alert.remedy
+
+
+def test_a_lost_step_is_critical():
+    table = table_of(line(1, generator__step_lost=0.0), line(2, generator__step_lost=1.0))
+    (alert,) = alerts_of(RUNNING, table, [], 102.0)
+    assert (alert.rule, alert.severity) == ("step_lost", "critical")
+
+
+def test_silence_failure_and_death_are_said():
+    assert rules({**RUNNING, "state": "silent", "age_s": 77.0}) == ["silent"]
+    assert rules({**RUNNING, "state": "failed", "error": "Traceback\nValueError: no"}) == ["failed"]
+    dead = {"reward-ocr-0": {"alive": False, "pids": [1], "restarts": 1}}
+    assert rules({**RUNNING, "workers": dead}) == ["worker_dead"]
+    assert rules({**RUNNING, "state": "finished", "workers": dead}) == []
+
+
+def test_a_run_is_stalled_only_long_after_its_iterations_take():
+    table = table_of(*(line(step, x=1.0) for step in range(1, 9)))
+    assert stalled(table, table.times[-1] + 59) is None
+    assert stalled(table, table.times[-1] + 61) == 61
+    assert rules(RUNNING, table, now=table.times[-1] + 61) == ["stalled"]
+    assert rules({**RUNNING, "state": "paused"}, table, now=table.times[-1] + 61) == []
+
+
+def test_what_the_run_itself_has_raised_is_shown_beside():
+    raised = [{"rule": "reward_hacking", "severity": "critical", "time": 50.0, "step": 3}]
+    (alert,) = alerts_of(RUNNING, table_of(), raised, 100.0)
+    assert (alert.rule, alert.severity, alert.raised_step) == ("reward_hacking", "critical", 3)
+
+
+def test_of_a_silent_run_nobody_knows_how_its_workers_are():
+    said = {
+        "reward-ocr-1": {"alive": True, "pids": [7], "restarts": 0},
+        "replay": {"alive": False, "pids": [8], "restarts": 2},
+    }
+    states = lambda run: {w.name: w.state for w in workers_of({"state": run, "workers": said})}  # noqa: E731
+    assert states("running") == {"reward-ocr-1": "alive", "replay": "dead"}
+    assert set(states("silent").values()) == {"unknown"}
+    assert set(states("finished").values()) == {"ended"}
+    assert [w.role for w in workers_of({"state": "running", "workers": said})] == [
+        "replay",
+        "reward-ocr",
+    ]

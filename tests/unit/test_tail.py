@@ -1,0 +1,55 @@
+"""Files that grow are read once, line by whole line."""
+
+import json
+
+import pytest
+
+from services.run_store.tail import Tail
+
+pytestmark = pytest.mark.unit
+
+
+def put(path, *numbers, end="\n"):
+    with path.open("a") as file:
+        file.write("\n".join(json.dumps({"n": number}) for number in numbers) + end)
+
+
+def test_each_line_is_read_once_and_an_unfinished_one_not_yet(tmp_path):
+    path = tmp_path / "lines"
+    tail = Tail(path)
+    assert tail.read() == []
+    put(path, 1, 2, end="")
+    assert tail.read() == [{"n": 1}]
+    put(path, end="\n")
+    assert tail.read() == [{"n": 2}]
+    assert tail.read() == []
+
+
+def test_a_place_can_be_kept_and_given_again(tmp_path):
+    path = tmp_path / "lines"
+    put(path, 1, 2)
+    tail = Tail(path)
+    tail.read()
+    put(path, 3)
+    assert Tail(path, tail.position).read() == [{"n": 3}]
+
+
+def test_a_long_file_comes_in_pieces_and_a_long_line_whole(tmp_path):
+    path = tmp_path / "lines"
+    put(path, *range(100))
+    tail = Tail(path)
+    first = tail.read(max_bytes=50)
+    assert 0 < len(first) < 100
+    assert first + tail.read_all() == [{"n": number} for number in range(100)]
+    put(path, "x" * 1000)
+    assert tail.read(max_bytes=10) == [{"n": "x" * 1000}]
+
+
+def test_a_file_that_became_shorter_is_over(tmp_path):
+    path = tmp_path / "lines"
+    put(path, *range(10))
+    tail = Tail(path)
+    tail.read_all()
+    path.write_text("")
+    assert tail.read() == []
+    assert tail.is_over
