@@ -151,13 +151,21 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed to the reward."""
     num_workers: int = Field(default=1, ge=1)
-    """Processes that evaluate it."""
+    """Processes that evaluate it; where max_workers allows more, those that are always there."""
+    max_workers: int | None = Field(default=None, ge=1)
+    """Most processes while the queue is long, on Ray; None keeps num_workers."""
+    scale_up_after_s: float = Field(default=2, ge=0)
+    """Seconds that every worker has had another batch waiting, until one more is started."""
+    scale_down_after_s: float = Field(default=30, ge=0)
+    """Seconds that nothing has waited and a worker has idled, until one is ended."""
     num_cpus: float = Field(default=1, ge=0)
     """CPUs a worker reserves."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs a worker reserves."""
     batch_size: int = Field(default=64, ge=1)
-    """Images a call of the reward."""
+    """Images a call of the reward, at most; a batch holds whole groups, of several prompts."""
+    batch_wait_s: float = Field(default=0, ge=0)
+    """Seconds that a group waits for others to fill its batch (async); 0 takes what is there."""
     deadline_s: float = Field(default=60, gt=0)
     """Seconds until an unanswered batch is given up, its retries included."""
     retries: int = Field(default=2, ge=0)
@@ -190,6 +198,12 @@ class RewardConfig(Section):
                 f"reward {self.name!r}: num_workers={self.num_workers}; kind human has 1, which "
                 "only passes groups on: the people are at the label service",
             )
+        most = self.num_workers if self.max_workers is None else self.max_workers
+        _require(
+            self.num_workers <= most and (self.kind != "human" or most == 1),
+            f"reward {self.name!r}: max_workers={most} with num_workers={self.num_workers}; it is "
+            "at least as many, and 1 for kind human",
+        )
         return self
 
     @property

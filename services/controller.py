@@ -14,7 +14,7 @@ four loops of `services/loops.py`.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -80,7 +80,9 @@ class Controller:
         """Train to the end; the summary. A fault of any worker or loop is raised."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                beside = [self.spawn(self.control.watch()), self.spawn(self._supervise())]
+                work = [self.control.watch(), self._supervise()]
+                work += [pool.serve() for pool in self.rewards.values()]
+                beside = [self.spawn(each) for each in work]
                 await self._begin()
                 self.control.enter("running")
                 await self._train()
@@ -125,7 +127,7 @@ class Controller:
         loops = Loops(self)
         beside = [self.spawn(loop) for loop in loops.all_but_generator()]
         await loops.generator_loop()
-        for task in beside:
+        for task in (*beside, *loops.judging):
             task.cancel()
 
     async def _train_on_policy(self) -> None:
@@ -168,7 +170,11 @@ class Controller:
         await self.publish()
 
     async def collect(self) -> None:
-        """Roll out and reward one iteration's groups; each call's images are judged at once."""
+        """Roll out and reward one iteration's groups; each call's images are judged at once.
+
+        A call's groups share batches with one another only, so that what a batch holds, and with it
+        every bit of the rewards, does not depend on which call was quicker.
+        """
         requests = self.prompts.take(self.algorithm.num_groups)
         size = self.config.cluster.rollout_groups
         calls = [requests[start : start + size] for start in range(0, len(requests), size)]
@@ -176,12 +182,21 @@ class Controller:
 
     async def _collect(self, requests: Sequence[Any]) -> None:
         images, _ = await self.generate(requests)
-        judged = [self.judge(name, images) for name in self.rewards]
-        await self.record(images, await asyncio.gather(*judged))
+        judged = [self._judge_together(name, images) for name in self.rewards]
+        for group, *records in zip(images, *await asyncio.gather(*judged), strict=True):
+            await self.record(group, records)
 
-    async def generate(self, requests: Sequence[Any]) -> tuple[Reference, int]:
-        """Put groups of these prompts into the buffer; their images, and who made them."""
-        (groups, images), seconds = await self.rollout.run("generate", requests, num_returns=2)
+    async def _judge_together(self, name: str, images: Sequence[Reference]) -> list[Reference]:
+        records = await self.rewards[name].judge_together(images, self.images_per_group)
+        for each in records:
+            self.see(await self.replay.attach_rewards.remote(each))
+        return records
+
+    async def generate(self, requests: Sequence[Any]) -> tuple[list[Reference], int]:
+        """Put groups of these prompts into the buffer; each one's images, and who made them."""
+        (groups, *images), seconds = await self.rollout.run(
+            "generate_apart", requests, num_returns=1 + len(requests)
+        )
         counts = await self.replay.add.remote(groups)
         self.see(counts)
         count = len(requests) * self.algorithm.group_size
@@ -190,16 +205,26 @@ class Controller:
         self.telemetry.add("seconds/rollout", seconds)
         return images, int(counts["added_version"])
 
-    async def judge(self, name: str, images: Reference) -> Reference:
-        """Let one reward judge, and give the buffer its records; the reference to them."""
-        records, seconds = await self.rewards[name].run("evaluate", images)
-        self.see(await self.replay.attach_rewards.remote(records))
-        self.telemetry.add("seconds/reward", seconds)
-        self.telemetry.add(f"seconds/reward/{name}", seconds)
+    async def judge(
+        self, name: str, images: Reference, wanted: Callable[[], bool]
+    ) -> Reference | None:
+        """Let one reward judge a group, and give the buffer its records; the reference to them.
+
+        None where the group was let go before anybody judged it.
+        """
+        records = await self.rewards[name].judge(images, self.images_per_group, wanted)
+        if records is not None:
+            self.see(await self.replay.attach_rewards.remote(records))
         return records
 
+    @property
+    def images_per_group(self) -> int:
+        """Images that a reward sees of a group."""
+        gain = self.algorithm.advantages.per_step == "gain"
+        return self.algorithm.group_size * (self.algorithm.sampler.num_steps if gain else 1)
+
     async def offer(self, name: str, images: Reference, judged: Sequence[Reference]) -> None:
-        """Let people be asked about groups, of which the automatic rewards have spoken."""
+        """Let people be asked about a group, of which the automatic rewards have spoken."""
         await self.people[name].run("offer", images, *judged)
 
     async def hear(self, name: str) -> None:
@@ -224,6 +249,16 @@ class Controller:
             else:
                 self.telemetry.add(f"reward/{name}/{key}", value)
 
+    def _note_costs(self) -> None:
+        """What every reward has cost since the last line."""
+        for name, pool in self.rewards.items():
+            costs = pool.costs.drain()
+            seconds = costs.pop("seconds", 0.0)
+            self.telemetry.add("seconds/reward", seconds)
+            self.telemetry.add(f"seconds/reward/{name}", seconds)
+            costs |= {"queue_depth": pool.depth, "workers": pool.num_workers}
+            self.telemetry.note({f"reward/{name}/{key}": value for key, value in costs.items()})
+
     def see(self, counts: dict[str, float]) -> None:
         """Take the buffer's counts, unless newer ones have overtaken them on the way."""
         if counts["change"] >= self.counts.get("change", 0):
@@ -231,7 +266,7 @@ class Controller:
             self.changes.tell()
 
     async def record(self, images: Reference, records: Sequence[Reference]) -> None:
-        """Have the images of a call stored, every few iterations."""
+        """Have the images of a group stored, every few iterations."""
         every = self.config.telemetry.images_every
         if every and self.iteration % every == 0:
             await self.recorder.run("record", self.iteration, images, *records)
@@ -294,6 +329,7 @@ class Controller:
         self.see(await self.replay.counts.remote(self.policy_version))
         counts = {f"replay/{name}": value for name, value in self.counts.items()}
         self.telemetry.note({k: v for k, v in counts.items() if k != "replay/change"})
+        self._note_costs()
         self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)
         self.control.write_status()
         evaluation, checkpoint = self.config.evaluation, self.config.checkpoint

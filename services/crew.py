@@ -1,12 +1,18 @@
 """Which processes a run consists of, and the handles to them by what they do."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.config import RewardConfig, RunConfig
 from services.run_store.run_folder import RunFolder
-from services.runtime.handles import Handle, HostSpec, Recipe
+from services.runtime.batch_pool import BatchPool
+from services.runtime.batches import BatchQueue
+from services.runtime.handles import Handle, Hire, HostSpec, Recipe
 from services.runtime.pool import Pool
+from services.runtime.scaling import ScaleBounds, Scaler
+
+log = logging.getLogger(__name__)
 
 ROLES = ("teacher", "generator", "fake_score", "surrogate", "surrogate_ema")
 
@@ -17,7 +23,7 @@ class Crew:
 
     rollout: Pool
     """Generate groups."""
-    rewards: Mapping[str, Pool]
+    rewards: Mapping[str, BatchPool]
     """Reward name to the workers that judge by it."""
     people: Mapping[str, Pool]
     """Reward name to the one worker that passes groups on to people."""
@@ -38,14 +44,13 @@ def plan(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
     return [*_networks(config, folder), *_rewards(config, folder), *_keepers(config, folder)]
 
 
-def assemble(config: RunConfig, handles: Mapping[str, Handle]) -> Crew:
-    """The crew of a run whose `plan` was started."""
+def assemble(config: RunConfig, handles: Mapping[str, Handle], hire: Hire | None = None) -> Crew:
+    """The crew of a run whose `plan` was started; `hire` starts those on standby, if it can."""
     return Crew(
         rollout=Pool([handles[f"rollout-{i}"] for i in range(_num_rollout_workers(config))]),
         rewards={
-            reward.name: Pool([handles[f"reward-{reward.name}-{i}"] for i in range(workers)])
+            reward.name: _reward_pool(config, reward, handles, hire)
             for reward in config.automatic_rewards
-            for workers in [reward.num_workers]
         },
         people={
             reward.name: Pool([handles[f"reward-{reward.name}-0"]])
@@ -58,6 +63,35 @@ def assemble(config: RunConfig, handles: Mapping[str, Handle]) -> Crew:
         evaluator=Pool([handles["evaluator"]]) if "evaluator" in handles else None,
         recorder=Pool([handles["recorder"]]),
     )
+
+
+def _reward_pool(
+    config: RunConfig, reward: RewardConfig, handles: Mapping[str, Handle], hire: Hire | None
+) -> BatchPool:
+    names = _reward_workers(reward)
+    fewest, most = reward.num_workers, len(names)
+    if most > fewest and hire is None:
+        log.warning(
+            "reward %r keeps its %d workers: only cluster.runtime=ray can start more of them "
+            "(max_workers=%d)",
+            reward.name,
+            fewest,
+            most,
+        )
+    bounds = ScaleBounds(fewest, most, reward.scale_up_after_s, reward.scale_down_after_s)
+    capacity = config.algorithm.replay.capacity_groups
+    return BatchPool(
+        [handles[name] for name in names[:fewest]],
+        BatchQueue(reward.batch_size, reward.batch_wait_s, capacity),
+        Scaler(bounds),
+        names[fewest:],
+        hire,
+    )
+
+
+def _reward_workers(reward: RewardConfig) -> list[str]:
+    """Those that are always there, then those on standby."""
+    return [f"reward-{reward.name}-{i}" for i in range(reward.max_workers or reward.num_workers)]
 
 
 def _num_rollout_workers(config: RunConfig) -> int:
@@ -115,15 +149,16 @@ def _rewards(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
 
     return [
         HostSpec(
-            name := f"reward-{reward.name}-{index}",
+            name,
             {name: recipe(reward, index)},
             num_cpus=reward.num_cpus,
             num_gpus=reward.num_gpus,
             threads=config.cluster.threads_per_worker,
             restartable=True,
+            standby=index >= reward.num_workers,
         )
         for reward in config.rewards
-        for index in range(reward.num_workers)
+        for index, name in enumerate(_reward_workers(reward))
     ]
 
 

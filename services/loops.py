@@ -5,10 +5,10 @@ anything. What a loop waits for is a count of the buffer or a free slot; `Change
 
     loop       waits for                        unblocked by
     rollout    a free slot                      the generator's draws
-    reward     images                           rollout
-    offer      judged images                    reward
+    judging    a free reward worker             rollout (a task a group; the pools' own loops)
+    offer      judged images                    judging
     hear       a while                          the clock
-    surrogate  num_groups rewarded groups       reward, hear
+    surrogate  num_groups rewarded groups       judging, hear
     generator  num_groups fresh groups          rollout
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Call:
-    """The images of one generate call on their way through the rewards."""
+class _Group:
+    """The images of one group on their way through the rewards."""
 
     images: Reference
     policy_version: int
@@ -43,20 +43,16 @@ class Loops:
         self.num_generating = 0
         self.training = False
         self.surrogate_waits = False
-        self.to_judge: dict[str, asyncio.Queue[_Call]] = {
-            name: asyncio.Queue() for name in controller.rewards
-        }
-        self.to_offer: dict[str, asyncio.Queue[_Call]] = {
+        self.judging: set[asyncio.Task[None]] = set()
+        self.to_offer: dict[str, asyncio.Queue[_Group]] = {
             name: asyncio.Queue() for name in controller.people
         }
         self._surrogate_weights: Reference | None = None
         self._publishing: asyncio.Task[Any] | None = None
 
     def all_but_generator(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """The loops that run beside the generator's: one a rollout worker, one a reward worker."""
+        """The loops that run beside the generator's and the reward pools': one a rollout worker."""
         yield from (self.rollout_loop() for _ in self.run.rollout.handles)
-        for name, pool in self.run.rewards.items():
-            yield from (self.reward_loop(name) for _ in pool.handles)
         for name in self.run.people:
             yield self.offer_loop(name)
             yield self.hear_loop(name)
@@ -65,7 +61,7 @@ class Loops:
     async def rollout_loop(self) -> None:
         """Keep one rollout worker generating with the newest weights it has.
 
-        Consumes prompts. Produces groups in the buffer, and images for the reward loops. Waits for
+        Consumes prompts. Produces groups in the buffer, and images for the reward pools. Waits for
         a free slot. Unblocked by the generator's draws, and by groups growing too old for it.
         """
         run, size = self.run, self.run.config.cluster.rollout_groups
@@ -77,42 +73,42 @@ class Loops:
             requests = run.prompts.take(count)
             self.num_generating += count
             try:
-                call = _Call(*await run.generate(requests))
+                images, version = await run.generate(requests)
             finally:
                 self.num_generating -= count
-            for name, queue in self.to_judge.items():
-                self._hand_over(name, queue, call)
-            if not self.to_judge:
-                await self._judged(call)
+            for each in images:
+                task = run.spawn(self._judge(_Group(each, version)))
+                self.judging.add(task)
+                task.add_done_callback(self.judging.discard)
             run.changes.tell()
 
-    async def reward_loop(self, name: str) -> None:
-        """Let one reward judge what was generated, in order.
+    async def _judge(self, group: _Group) -> None:
+        """Have a group judged by every reward, and store and offer it once all have spoken.
 
-        Consumes images. Produces reward records in the buffer. Waits for images. Unblocked by the
-        rollout loop. Images too old for the surrogate are let go: nobody could use their rewards.
+        A group too old for the surrogate is let go: nobody could use its rewards.
         """
         run = self.run
-        while True:
-            call = await run.patience.wait(self.to_judge[name].get(), f"images for {name}", True)
-            age = run.policy_version - call.policy_version
-            if age > run.algorithm.replay.max_staleness_surrogate:
-                run.telemetry.add(f"reward/{name}/expired_calls", 1)
-                continue
-            call.records.append(await run.judge(name, call.images))
-            if len(call.records) == len(run.rewards):
-                await self._judged(call)
+
+        def wanted() -> bool:
+            age = run.policy_version - group.policy_version
+            return age <= run.algorithm.replay.max_staleness_surrogate
+
+        judged = [run.judge(name, group.images, wanted) for name in run.rewards]
+        records = await asyncio.gather(*judged)
+        group.records = [each for each in records if each is not None]
+        if len(group.records) == len(records):
+            await self._judged(group)
 
     async def offer_loop(self, name: str) -> None:
         """Let people be asked about what was generated and judged.
 
         Consumes images and records. Produces candidates for the hear loop. Waits for judged images,
-        never for a person. Unblocked by the reward loops, or by rollout where nothing else judges.
+        never for a person. Unblocked by the reward pools, or by rollout where nothing else judges.
         """
         while True:
             images = self.to_offer[name].get()
-            call = await self.run.patience.wait(images, f"images for {name}", True)
-            await self.run.offer(name, call.images, call.records)
+            group = await self.run.patience.wait(images, f"images for {name}", True)
+            await self.run.offer(name, group.images, group.records)
 
     async def hear_loop(self, name: str) -> None:
         """Ask about the best candidates, and fetch what people have said by now.
@@ -137,27 +133,24 @@ class Loops:
         whole = counts.get("rewarded", 0) + counts.get("pending", 0)
         return self.surrogate_waits and not self._has("rewarded") and whole >= self.num_groups
 
-    async def _judged(self, call: _Call) -> None:
-        """All automatic rewards have spoken: store the images, and offer them to people."""
-        for name, queue in self.to_offer.items():
-            self._hand_over(name, queue, call)
-        await self.run.record(call.images, call.records)
+    async def _judged(self, group: _Group) -> None:
+        """All automatic rewards have spoken: store the images, and offer them to people.
 
-    def _hand_over(self, name: str, queue: asyncio.Queue[_Call], call: _Call) -> None:
-        """Queue images for a reward, letting go of the oldest where the buffer has let go too."""
-        config = self.run.config
-        capacity = config.algorithm.replay.capacity_groups
-        if queue.qsize() * config.cluster.rollout_groups >= capacity:
-            queue.get_nowait()
-            self.run.telemetry.add(f"reward/{name}/expired_calls", 1)
-        queue.put_nowait(call)
+        The oldest of too many offers is let go, as the buffer has let go of it too.
+        """
+        for name, queue in self.to_offer.items():
+            if queue.qsize() >= self.run.algorithm.replay.capacity_groups:
+                queue.get_nowait()
+                self.run.telemetry.add(f"reward/{name}/expired/overflow", 1)
+            queue.put_nowait(group)
+        await self.run.record(group.images, group.records)
 
     async def surrogate_loop(self) -> None:
         """Learn the reward from groups whose rewards have arrived.
 
         Consumes rewarded groups, each reward revision once. Produces surrogate weights, which the
         generator takes when it comes by. Waits for num_groups of them, for as long as it takes.
-        Unblocked by the reward loops, and by people's answers.
+        Unblocked by the reward pools, and by people's answers.
         """
         run = self.run
         while True:

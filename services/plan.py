@@ -71,11 +71,13 @@ class Process:
     num_cpus: float
     num_gpus: float
     memory: Memory
+    standby: bool = False
+    """Whether it is started only while there is much to do."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole run."""
+    """The whole run, with everything on standby started."""
 
     processes: tuple[Process, ...]
     num_cpus: float
@@ -179,7 +181,15 @@ def _process(spec: HostSpec, sizes: "_Sizes") -> Process:
         memory = replace(memory, weights=sizes.weights(("teacher", *_all_roles()), images=True))
     for kind in kinds:
         memory = _with_worker(memory, kind, sizes, spec)
-    return Process(spec.name, tuple(spec.workers), spec.ranks, spec.num_cpus, spec.num_gpus, memory)
+    return Process(
+        spec.name,
+        tuple(spec.workers),
+        spec.ranks,
+        spec.num_cpus,
+        spec.num_gpus,
+        memory,
+        spec.standby,
+    )
 
 
 def _all_roles() -> tuple[str, ...]:

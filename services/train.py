@@ -40,7 +40,7 @@ async def _train(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     folder.write_status({"state": "starting", "iteration": 0})
     try:
         handles = await runtime.start(plan(config, folder))
-        crew = assemble(config, handles)
+        crew = assemble(config, handles, runtime.hire if runtime.elastic else None)
         controller = Controller(config, crew, prompts, folder, telemetry, patience, runtime)
         if threading.current_thread() is threading.main_thread():
             controller.control.heed_signals()

@@ -11,6 +11,7 @@ from typing import Any
 
 from services.config import RunConfig, config_from_tree
 from services.reward.contract import Answer, RewardInput
+from services.reward.toy import UpperHalf
 from services.run_store import commands
 from services.run_store.run_folder import RunFolder
 from services.train import train
@@ -55,7 +56,11 @@ def metrics(folder: RunFolder) -> list[dict[str, Any]]:
 def numbers(folder: RunFolder) -> list[dict[str, Any]]:
     """Every line without what a clock measured."""
     return [
-        {k: v for k, v in line.items() if k != "time" and "seconds" not in k and "per_s" not in k}
+        {
+            k: v
+            for k, v in line.items()
+            if k != "time" and "seconds" not in k and not k.endswith("_s")
+        }
         for line in metrics(folder)
     ]
 
@@ -125,3 +130,37 @@ class BrokenReward:
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """Raises."""
         raise RuntimeError("the judge is out to lunch")
+
+
+class HeldReward(UpperHalf):
+    """Judges once `folder/hold` is gone; writes its process into `folder/busy` before."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """As `UpperHalf`, in time."""
+        (self.folder / "busy").write_text(str(os.getpid()))
+        while (self.folder / "hold").exists():
+            time.sleep(0.01)
+        return super().evaluate(batch)
+
+
+class SlowReward(UpperHalf):
+    """Takes a while for a call."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """As `UpperHalf`, later."""
+        time.sleep(self.seconds)
+        return super().evaluate(batch)
+
+
+class UnpreparedReward(UpperHalf):
+    """Cannot import what it needs where it works."""
+
+    def prepare(self) -> None:
+        """Raises."""
+        raise ModuleNotFoundError("No module named 'no_such_engine'")

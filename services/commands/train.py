@@ -100,7 +100,7 @@ def _table(plan: Any) -> Any:
         several = "" if len(process.workers) == 1 else f" ({', '.join(process.workers)})"
         sizes = [getattr(process.memory, part) for part in (*PARTS, "total")]
         table.add_row(
-            process.name + several,
+            process.name + several + (" (on standby)" if process.standby else ""),
             str(process.ranks),
             f"{process.num_cpus:g}",
             f"{process.num_gpus:g}",

@@ -7,10 +7,11 @@ left behind on its thread and a fresh one is built. What is then missing is `fai
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from services.config import RewardConfig
 from services.reward.contract import (
@@ -46,6 +47,8 @@ class Missing:
 
     state: RewardState
     reason: str
+    kind: str
+    """One word for the reason, to be counted by."""
     cause: BaseException | None = None
 
 
@@ -76,6 +79,21 @@ class RewardWorker:
         self._version = self._reward.version
         self._groupwise = is_groupwise(self._reward)
         self._hung: list[threading.Thread] = []
+        self._counts: Counter[str] = Counter()
+
+    def judge(self, *parts: list[ImageGroup]) -> tuple[Any, ...]:
+        """A batch of parts: what it took, then the records of each part by itself.
+
+        What it took: `images`, `evaluations` (calls that the reward answered or failed for good),
+        `retried`, and images without a value as `failed/WHY` and `expired/WHY`.
+        """
+        self._counts = Counter()
+        records = self.evaluate([group for part in parts for group in part])
+        of_group: dict[int, list[RewardRecord]] = {}
+        for record in records:
+            of_group.setdefault(record.group_id, []).append(record)
+        each = [[r for group in part for r in of_group[group.group_id]] for part in parts]
+        return dict(self._counts), *each
 
     def evaluate(self, groups: list[ImageGroup]) -> list[RewardRecord]:
         """Records of every sample and slot: in the groups' order, then by sample, then by slot."""
@@ -85,7 +103,10 @@ class RewardWorker:
         order = {group.group_id: place for place, group in enumerate(groups)}
         records.sort(key=lambda record: (order[record.group_id], record.sample, record.slot))
         if self._settings.on_failure == "drop_group":
-            return _drop_broken_groups(records)
+            kept = _drop_broken_groups(records)
+            dropped = _num_ready(records) - _num_ready(kept)
+            self._counts.update({"failed/group": dropped} if dropped else {})
+            return kept
         return records
 
     def _batches(self, units: list[Unit]) -> Iterator[list[Unit]]:
@@ -109,7 +130,9 @@ class RewardWorker:
         started = time.monotonic()
         answers = self._answers(batch, started + self._settings.deadline_s)
         name, latency_s = self._settings.name, time.monotonic() - started
+        self._counts.update({"images": len(images), "evaluations": 1})
         if isinstance(answers, Missing):
+            self._counts[f"{answers.state}/{answers.kind}"] += len(images)
             self._stop_if_told(answers.reason, answers.cause)
             nothing = Verdict(None, reason=answers.reason)
             records = [
@@ -122,6 +145,7 @@ class RewardWorker:
         ]
         for record in records:
             if record.state != "ready":
+                self._counts[f"{record.state}/no_value"] += 1
                 self._stop_if_told(record.reason, None)
         return records
 
@@ -135,6 +159,7 @@ class RewardWorker:
             pause_s = min(self._settings.backoff_s * 2**attempt, MAX_BACKOFF_S)
             if attempt == self._settings.retries or time.monotonic() + pause_s >= deadline:
                 return outcome
+            self._counts["retried"] += 1
             time.sleep(pause_s)
         raise AssertionError("the last attempt returns")
 
@@ -142,7 +167,7 @@ class RewardWorker:
         """One call of the reward, on a thread of its own so that a hung one can be left behind."""
         self._hung = [thread for thread in self._hung if thread.is_alive()]
         if len(self._hung) >= MAX_HUNG_THREADS:
-            return Missing("expired", f"{len(self._hung)} earlier evaluations still hang")
+            return Missing("expired", f"{len(self._hung)} earlier evaluations still hang", "hung")
         future: Future[tuple[Reward, list[Answer]]] = Future()
         thread = threading.Thread(target=self._run, args=(self._reward, batch, future), daemon=True)
         thread.start()
@@ -154,9 +179,10 @@ class RewardWorker:
             self._reward = None
             reason = f"no answer within deadline_s={self._settings.deadline_s:g}"
             logger.warning("%s: %s", self._who, reason)
-            return Missing("expired", reason)
+            return Missing("expired", reason, "deadline")
         if error is not None:
-            return Missing("failed", f"{type(error).__name__}: {error}", error)
+            kind = type(error).__name__
+            return Missing("failed", f"{kind}: {error}", kind, error)
         self._reward, answers = future.result()
         return answers
 
@@ -211,6 +237,10 @@ def _drop_broken_groups(records: list[RewardRecord]) -> list[RewardRecord]:
         else replace(record, state="failed", value=None, reason=_dropped(broken[record.group_id]))
         for record in records
     ]
+
+
+def _num_ready(records: Sequence[RewardRecord]) -> int:
+    return sum(record.state == "ready" for record in records)
 
 
 def _dropped(first: RewardRecord) -> str:

@@ -6,6 +6,7 @@ of the generator is stamped here, where the sample is made.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,11 @@ class RolloutWorker:
                 ImageGroup(group_id, prompt, self.policy_version, images[row].clone())
             )
         return rollouts, image_groups
+
+    def generate_apart(self, requests: Sequence[tuple[int, Prompt]]) -> tuple[Any, ...]:
+        """The rollouts, then the images of each group by itself, so that each goes its own way."""
+        rollouts, images = self.generate(requests)
+        return rollouts, *([group] for group in images)
 
     def _noise(self, group_ids: Sequence[int]) -> Tensor:
         backbone, size = self._backbone, self._config.algorithm.group_size

@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -211,7 +211,10 @@ class ClusterRuntime:
     def __init__(self, patience: Patience, address: str | None = None, max_restarts: int = 3):
         self.patience = patience
         self.max_restarts = max_restarts
+        self.elastic = True
         self._hosts: dict[str, _Processes] = {}
+        self._standby: dict[str, HostSpec] = {}
+        self._hired: dict[str, _Processes] = {}
         self._registry: dict[str, str] = {}  # Ray's actor id to host name
         self._address = address
         self._owns_ray = False
@@ -219,19 +222,20 @@ class ClusterRuntime:
     async def start(self, hosts: Sequence[HostSpec]) -> dict[str, Handle]:
         """Make all workers at once; raises what a constructor raised."""
         self._connect(hosts)
-        for spec in _fit_cpus(hosts):
+        self._standby = {spec.name: spec for spec in hosts if spec.standby}
+        for spec in _fit_cpus([spec for spec in hosts if not spec.standby]):
             self._hosts[spec.name] = _Processes(spec, self._registry)
         started = [
             self.patience.wait(host.start(), f"{name} to start (Ray has {_free()})")
             for name, host in self._hosts.items()
         ]
         await asyncio.gather(*started)
-        handles: dict[str, Handle] = {}
         for host in self._hosts.values():
             host.alive.set()
-            for name in host.spec.workers:
-                handles[name] = ClusterHandle(name, host, self.patience)
-        return handles
+        return {name: each for host in self._hosts.values() for name, each in self._handles(host)}
+
+    def _handles(self, host: _Processes) -> list[tuple[str, Handle]]:
+        return [(name, ClusterHandle(name, host, self.patience)) for name in host.spec.workers]
 
     def _connect(self, hosts: Sequence[HostSpec]) -> None:
         # A receipt carries its call's error; Ray need not print the copies that nobody awaits.
@@ -257,6 +261,21 @@ class ClusterRuntime:
         """Restart hosts that may be, `max_restarts` times each; raise the death of another."""
         await asyncio.gather(*(self._keep(host, resync) for host in self._hosts.values()))
 
+    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
+        """Run a host that is on standby until the call is ended; see `Runtime`."""
+        host = self._hired[name] = _Processes(self._standby[name], self._registry)
+        ((_, handle),) = self._handles(host)
+        try:
+            # Without a deadline: Ray may have to add a node for it, and nobody waits for it.
+            start = f"{name} to start (Ray has {_free()})"
+            await self.patience.wait(host.start(), start, endless=True)
+            host.alive.set()
+            welcome(handle)
+            await self._keep(host, _nothing)
+        finally:
+            host.kill()
+            del self._hired[name]
+
     async def _keep(self, host: _Processes, resync: Resync) -> None:
         while True:
             death = await host.death()
@@ -281,15 +300,19 @@ class ClusterRuntime:
         """Every host, with the processes of its ranks."""
         return {
             name: ProcessState(pids=host.pids, alive=host.alive.is_set(), restarts=host.restarts)
-            for name, host in self._hosts.items()
+            for name, host in {**self._hosts, **self._hired}.items()
         }
 
     async def close(self) -> None:
         """Kill the actors made here, and leave (or end, if started here) the Ray cluster."""
-        for host in self._hosts.values():
+        for host in (*self._hosts.values(), *self._hired.values()):
             host.kill()
         if self._owns_ray:
             await asyncio.to_thread(ray.shutdown)
+
+
+async def _nothing(worker: str) -> None:
+    """A hired worker has no state of the run to be brought up to."""
 
 
 def _final(death: WorkerDiedError, host: _Processes) -> WorkerDiedError:

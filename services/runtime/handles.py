@@ -6,7 +6,7 @@ worker as an argument; then the value goes from worker to worker and the control
 """
 
 import importlib
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
@@ -57,6 +57,8 @@ class HostSpec:
     """CPU threads a process computes with."""
     restartable: bool = False
     """Whether a death is mended by a new process; otherwise it ends the run."""
+    standby: bool = False
+    """Declared only: it starts when it is hired."""
 
 
 class Reference(Protocol):
@@ -107,11 +109,29 @@ Resync = Callable[[str], Awaitable[None]]
 """Given the name of a restarted worker, brings it up to date."""
 
 
+Hire = Callable[[str, Callable[[Handle], None]], Coroutine[Any, Any, None]]
+"""`Runtime.hire`."""
+
+
 class Runtime(Protocol):
     """Starts workers, watches them, ends them."""
 
+    elastic: bool
+    """Whether it can `hire`."""
+
     async def start(self, hosts: Sequence[HostSpec]) -> dict[str, Handle]:
-        """Worker name to handle, once every worker is made; raises what a constructor raised."""
+        """Worker name to handle, once every worker is made; raises what a constructor raised.
+
+        Hosts on standby are only taken note of.
+        """
+        ...
+
+    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
+        """Run the host `name`, which is on standby, for as long as this call lives.
+
+        `welcome` gets its one worker's handle once that is made, however long it takes to find
+        room; a death is mended as that of any other host. To end the call is to end the host.
+        """
         ...
 
     async def supervise(self, resync: Resync) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,12 +114,19 @@ class LocalRuntime:
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
+        self.elastic = False
         self._threads: dict[str, _Thread] = {}
+
+    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
+        """Not here: see `elastic`."""
+        raise AssertionError(f"{name}: the local runtime has a fixed number of workers")
 
     async def start(self, hosts: Sequence[HostSpec]) -> dict[str, Handle]:
         """Make the workers, host after host; raises what a constructor raised."""
         handles: dict[str, Handle] = {}
         for spec in hosts:
+            if spec.standby:
+                continue
             thread = self._threads[spec.name] = _Thread(spec)
             await self.patience.wait(thread.run(thread.host.build), f"{spec.name} to start")
             for name in spec.workers:

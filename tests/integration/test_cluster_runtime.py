@@ -3,16 +3,15 @@
 import asyncio
 import os
 import signal
-import tempfile
 import time
 
 import pytest
-import ray
 
 from services.runtime.cluster import ClusterRuntime
 from services.runtime.handles import HostSpec, Recipe, WorkerDiedError
 from services.runtime.pool import Pool
 from services.runtime.waiting import Patience
+from tests.one_ray import one_ray
 
 pytestmark = pytest.mark.integration
 
@@ -20,18 +19,8 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster():
     """One Ray for the module; a runtime joins it and leaves it running."""
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            object_store_memory=100_000_000,
-            _temp_dir=folder,
-        )
+    with one_ray(num_cpus=4):
         yield
-        ray.shutdown()
 
 
 def host(name: str = "maker", **more: object) -> HostSpec:

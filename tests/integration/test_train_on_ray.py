@@ -1,15 +1,14 @@
 """Whole runs on real Ray: the local runtime's numbers, deaths, tracebacks, commands."""
 
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from services.run_store import commands
 from services.runtime.handles import WorkerDiedError
+from tests.one_ray import one_ray
 from tests.train_cases import Running, metrics, numbers, reward, toy_run
 
 pytestmark = pytest.mark.integration
@@ -20,18 +19,8 @@ ASYNC = {"max_staleness_generator": 1, "max_staleness_surrogate": 4}
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster() -> Iterator[None]:
     """One Ray for the module; runs join it and leave it running."""
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        ray.init(
-            address="local",
-            num_cpus=8,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            object_store_memory=100_000_000,
-            _temp_dir=folder,
-        )
+    with one_ray(num_cpus=8):
         yield
-        ray.shutdown()
 
 
 def on_ray(**more: object) -> dict[str, object]:

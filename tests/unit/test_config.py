@@ -181,6 +181,8 @@ AUTOMATIC = {"name": "a", "kind": "jpeg_compressibility"}
         ({"rewards": [people(fractoin=1)]}, "did you mean 'fraction'"),
         ({"rewards": [people(wait="sometimes")]}, "wait"),
         ({"rewards": [people() | {"num_workers": 2}]}, "kind human has 1"),
+        ({"rewards": [people() | {"max_workers": 2}]}, "1 for kind human"),
+        ({"rewards": [AUTOMATIC | {"num_workers": 3, "max_workers": 2}]}, "max_workers=2 with"),
         ({"rewards": [people(), people() | {"name": "other"}]}, "one run asks one question"),
         ({"rewards": [people(), AUTOMATIC]}, "combination=per_reward_advantage"),
         ({"rewards": [people(max_open_groups=251)]}, "use at least 257"),

@@ -68,6 +68,19 @@ def test_no_worker_module_is_imported_by_a_plan() -> None:
     assert all(target.startswith("services.") and ":" in target for target in targets)
 
 
+def test_workers_that_a_pool_may_hire_are_declared_and_not_started() -> None:
+    config = toy_run(Path("runs"), rewards=[reward(num_workers=2, max_workers=3, num_cpus=0.5)])
+    found = [host for host in plan(config, FOLDER) if host.name.startswith("reward-")]
+    assert [(host.name, host.standby) for host in found] == [
+        ("reward-upper_half-0", False),
+        ("reward-upper_half-1", False),
+        ("reward-upper_half-2", True),
+    ]
+    assert {host.num_cpus for host in found} == {0.5}
+    handles = {name: Named(name) for host in plan(config, FOLDER) for name in host.workers}
+    assert assemble(config, handles).rewards["upper_half"].num_workers == 2
+
+
 def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
     people = {"name": "human", "kind": "human", "options": {"url": "http://127.0.0.1:1"}}
     replay = {"max_staleness_generator": 1, "max_staleness_surrogate": 2}
@@ -83,6 +96,7 @@ def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
     assert door.workers["reward-human-0"].target == "services.reward.human:HumanRewardWorker"
     crew = assemble(config, {name: Named(name) for host in found.values() for name in host.workers})
     assert list(crew.rewards) == ["upper_half"]
+    assert crew.rewards["upper_half"].num_workers == 2
     assert [handle.name for handle in crew.people["human"].handles] == ["reward-human-0"]
 
 

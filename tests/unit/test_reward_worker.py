@@ -71,6 +71,38 @@ def test_numbers_of_numpy_and_torch_are_numbers_and_odd_parts_are_left_out():
     assert (records[3].parts, records[3].reason) == ({"tensor": 2.0}, "")
 
 
+def test_parts_are_judged_in_one_batch_and_answered_by_themselves():
+    used = worker("Brightness", batch_size=8)
+    parts = [[group(7, [[1], [2]])], [group(3, [[3], [4]]), group(5, [[5], [6]])]]
+    counts, first, second = used.judge(*parts)
+    assert counts == {"images": 6, "evaluations": 1}
+    assert [(r.group_id, r.value) for r in first] == [(7, 1.0), (7, 2.0)]
+    assert [(r.group_id, r.value) for r in second] == [(3, 3.0), (3, 4.0), (5, 5.0), (5, 6.0)]
+    assert used._reward.batches == [6]
+
+
+def test_what_got_no_value_is_counted_by_its_reason_for_each_batch_anew():
+    used = worker("Picky", batch_size=1, retries=1, on_failure="drop_group")
+    counts, _ = used.judge([group(0, [[1], [13], [2]])])
+    assert counts == {
+        "images": 3,
+        "evaluations": 3,
+        "retried": 1,
+        "failed/RuntimeError": 1,
+        "failed/group": 2,
+    }
+    assert used.judge([group(1, [[1]])])[0] == {"images": 1, "evaluations": 1}
+    counts, _ = worker("Odd").judge([group(0, [[0], [1], [3]])])
+    assert counts["failed/no_value"] == 2
+
+
+def test_an_evaluation_that_hangs_is_counted_as_past_its_deadline():
+    reward_fakes.release.clear()
+    counts, _ = worker("Hanging", deadline_s=0.05).judge([group(0, [[13], [4]])])
+    reward_fakes.release.set()
+    assert counts == {"images": 2, "evaluations": 1, "expired/deadline": 2}
+
+
 def test_parts_and_reason_reach_the_record_without_what_json_cannot_hold():
     (record,) = worker("Odd").evaluate([group(0, [[5]])])
     assert (record.parts, record.reason) == ({"a": 1.0}, "because")

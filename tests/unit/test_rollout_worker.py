@@ -63,6 +63,12 @@ def test_images_carry_the_groups_id_and_prompt_and_the_final_latents():
     assert torch.equal(images[0].images_GS3HW[:, 0, 1, 0], grey)
 
 
+def test_images_can_be_had_one_group_by_itself():
+    rollouts, left, right = RolloutWorker(toy_config()).generate_apart([(3, LEFT), (8, RIGHT)])
+    assert [group.group_id for group in rollouts] == [3, 8]
+    assert [[group.group_id for group in images] for images in (left, right)] == [[3], [8]]
+
+
 def test_gain_decodes_the_clean_prediction_of_every_step():
     config = toy_config(advantages={"per_step": "gain"})
     rollouts, images = RolloutWorker(config).generate([(3, LEFT)])

@@ -1,0 +1,87 @@
+"""What waits for a pool, and how it is cut into batches: up to a size or a wait, whichever first.
+
+A batch holds whole pieces: as many as fit into its size, and at least one, which may be larger. So
+all of a piece is done at once, and its answer leaves as soon as its batch is done.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.runtime.handles import Reference
+
+
+@dataclass(eq=False)
+class Piece:
+    """Work that is done as a whole."""
+
+    reference: Reference
+    """What the worker is given."""
+    size: int
+    """How much of a batch it fills."""
+    since: float
+    """When it came, in the pool's seconds."""
+    wanted: Callable[[], bool] = lambda: True
+    """Whether anybody still has a use for it, asked when its batch begins."""
+    answer: "asyncio.Future[Any]" = field(default_factory=asyncio.Future)
+    """The reference that the worker answers with, or None once the piece is let go."""
+
+
+class BatchQueue:
+    """Pieces in the order of their coming, oldest first."""
+
+    def __init__(self, size: int, wait_s: float, capacity: int) -> None:
+        """`capacity`: pieces that may wait; `wait_s`: how long the oldest waits for company."""
+        self.size, self.wait_s, self.capacity = size, wait_s, capacity
+        self._loose: deque[Piece] = deque()
+        self._batches: deque[list[Piece]] = deque()
+
+    @property
+    def depth(self) -> int:
+        """How much waits, in the unit of a piece's size."""
+        batched = sum(piece.size for batch in self._batches for piece in batch)
+        return batched + sum(piece.size for piece in self._loose)
+
+    def put(self, piece: Piece) -> Piece | None:
+        """Add a piece; the oldest one, where there was no more room."""
+        self._loose.append(piece)
+        return self._loose.popleft() if len(self._loose) > self.capacity else None
+
+    def put_together(self, pieces: Iterable[Piece]) -> None:
+        """Add pieces that share batches with one another only, whatever else is waiting.
+
+        So what is in a batch does not depend on time: the same work gives the same numbers.
+        """
+        waiting = deque(pieces)
+        while waiting:
+            self._batches.append(self._cut(waiting))
+
+    def put_back(self, batch: list[Piece]) -> None:
+        """Have the very same batch done next: its worker died."""
+        self._batches.appendleft(batch)
+
+    def take(self, now: float) -> list[Piece]:
+        """The next batch, empty if none is due yet."""
+        if self._batches:
+            return self._batches.popleft()
+        return self._cut(self._loose) if self.due_in_s(now) == 0 else []
+
+    def due_in_s(self, now: float) -> float | None:
+        """Seconds until `take` gives a batch, if nothing else comes; None where nothing waits."""
+        if self._batches:
+            return 0.0
+        if not self._loose:
+            return None
+        if sum(piece.size for piece in self._loose) >= self.size:
+            return 0.0
+        return max(self._loose[0].since + self.wait_s - now, 0.0)
+
+    def _cut(self, pieces: deque[Piece]) -> list[Piece]:
+        batch = [pieces.popleft()]
+        room = self.size - batch[0].size
+        while pieces and pieces[0].size <= room:
+            batch.append(pieces.popleft())
+            room -= batch[-1].size
+        return batch

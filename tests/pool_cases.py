@@ -1,0 +1,24 @@
+"""A plain worker for the tests of batch pools."""
+
+import threading
+
+go = threading.Event()
+
+
+class Doubler:
+    """Doubles every piece once `go` is set, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def judge(self, *pieces: int) -> tuple[object, ...]:
+        """Counts, then an answer each."""
+        go.wait(20)
+        if 13 in pieces:
+            raise RuntimeError("thirteen")
+        self.batches.append(list(pieces))
+        return {"images": len(pieces), "evaluations": 1}, *(2 * piece for piece in pieces)
+
+    def seen(self) -> list[list[int]]:
+        """Its batches."""
+        return self.batches

@@ -1,0 +1,224 @@
+"""The pool on threads: batches, answers piece by piece, what is let go, faults, growth."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from services.runtime.batch_pool import BatchPool
+from services.runtime.batches import BatchQueue
+from services.runtime.handles import Handle, HostSpec, Recipe
+from services.runtime.local import LocalRuntime
+from services.runtime.scaling import ScaleBounds, Scaler
+from services.runtime.waiting import Patience
+from tests.pool_cases import go
+
+pytestmark = pytest.mark.unit
+
+DOUBLER = Recipe("tests.pool_cases:Doubler")
+
+
+def run(scenario, workers: int = 1, **queue: float):
+    """Run `scenario(pool, runtime)` beside the pool's own loop."""
+    go.set()
+
+    async def main():
+        runtime = LocalRuntime(Patience())
+        handles = await runtime.start(
+            [HostSpec(f"w{i}", {f"w{i}": DOUBLER}) for i in range(workers)]
+        )
+        sizes = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
+        bounds = ScaleBounds(workers, workers, 0.0, 0.0)
+        pool = BatchPool(list(handles.values()), BatchQueue(**sizes), Scaler(bounds))
+        serving = asyncio.create_task(pool.serve())
+        try:
+            return await asyncio.wait_for(scenario(pool, handles), 20)
+        finally:
+            go.set()
+            serving.cancel()
+            await asyncio.wait([serving])
+            await runtime.close()
+
+    return asyncio.run(main())
+
+
+async def told(value: int):
+    """A reference to a value."""
+    return value
+
+
+def piece(value: int) -> "asyncio.Task[int]":
+    return asyncio.ensure_future(told(value))
+
+
+async def values(answers) -> list[int]:
+    return [await answer for answer in answers]
+
+
+def test_pieces_that_wait_for_a_busy_worker_share_its_next_batch_and_answer_one_by_one():
+    async def scenario(pool, handles):
+        go.clear()
+        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(7)]
+        while pool.depth != 3:
+            await asyncio.sleep(0.001)
+        go.set()
+        answers = await values(await asyncio.gather(*judging))
+        return answers, await handles["w0"].seen.remote(), pool.costs.drain()
+
+    answers, batches, costs = run(scenario, size=4)
+    assert answers == [0, 2, 4, 6, 8, 10, 12]
+    assert batches == [[0, 1, 2, 3], [4, 5, 6]]
+    assert costs["images"] == 7
+
+
+def test_a_full_batch_does_not_wait_for_the_clock():
+    async def scenario(pool, handles):
+        judging = [pool.judge(piece(n), 2) for n in range(2)]
+        return await values(await asyncio.gather(*judging))
+
+    assert run(scenario, size=4, wait_s=1000.0) == [0, 2]
+
+
+def test_a_batch_with_room_goes_when_its_wait_is_over():
+    async def scenario(pool, handles):
+        (answer,) = await asyncio.gather(pool.judge(piece(3), 1))
+        return await answer, pool.costs.drain()["wait_p50_s"]
+
+    answer, waited = run(scenario, size=4, wait_s=0.05)
+    assert answer == 6
+    assert waited >= 0.05
+
+
+def test_what_is_judged_together_is_batched_the_same_whatever_else_comes():
+    async def scenario(pool, handles):
+        go.clear()
+        loose = [asyncio.create_task(pool.judge(piece(n), 1)) for n in (90, 91)]
+        together = asyncio.create_task(pool.judge_together([piece(n) for n in range(5)], 2))
+        await asyncio.sleep(0.02)
+        go.set()
+        answers = await values(await together)
+        await asyncio.gather(*loose)
+        return answers, await handles["w0"].seen.remote()
+
+    answers, batches = run(scenario)
+    assert answers == [0, 2, 4, 6, 8]
+    assert [batch for batch in batches if max(batch) < 90] == [[0, 1], [2, 3], [4]]
+
+
+def test_a_piece_that_nobody_wants_any_more_is_let_go_and_counted():
+    async def scenario(pool, handles):
+        gone = await pool.judge(piece(1), 3, lambda: False)
+        answer = await pool.judge(piece(2), 3)
+        return gone, await answer, pool.costs.drain()["expired/too_old"]
+
+    assert run(scenario) == (None, 4, 3)
+
+
+def test_the_oldest_of_too_many_is_let_go_and_counted():
+    async def scenario(pool, handles):
+        go.clear()
+        first = asyncio.create_task(pool.judge(piece(0), 4))
+        while pool.depth or pool._free:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(pool.judge(piece(n), 4)) for n in (1, 2, 3)]
+        await asyncio.sleep(0.01)
+        go.set()
+        answers = await asyncio.gather(first, *others)
+        return [answer and await answer for answer in answers], pool.costs.drain()
+
+    answers, costs = run(scenario, capacity=2)
+    assert answers == [0, None, 4, 6]
+    assert costs["expired/overflow"] == 4
+
+
+def test_every_worker_is_used():
+    async def scenario(pool, handles):
+        go.clear()
+        judging = [asyncio.create_task(pool.judge(piece(n), 4)) for n in range(2)]
+        while pool._free:
+            await asyncio.sleep(0.001)
+        go.set()
+        await asyncio.gather(*judging)
+        return [await handle.seen.remote() for handle in handles.values()]
+
+    assert run(scenario, workers=2) == [[[0]], [[1]]]
+
+
+def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():
+    async def main():
+        go.set()
+        runtime = LocalRuntime(Patience())
+        handles = await runtime.start([HostSpec("w0", {"w0": DOUBLER})])
+        pool = BatchPool(
+            list(handles.values()), BatchQueue(4, 0.0, 9), Scaler(ScaleBounds(1, 1, 0, 0))
+        )
+        asking = asyncio.create_task(pool.judge(piece(13), 1))
+        try:
+            await asyncio.wait_for(pool.serve(), 20)
+        finally:
+            asking.cancel()
+            await runtime.close()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(main())
+    assert [str(fault) for fault in caught.value.exceptions] == ["thirteen"]
+
+
+class Hiring:
+    """Hands out threads where a cluster would start processes; remembers who came and went."""
+
+    def __init__(self, runtime: LocalRuntime) -> None:
+        self.runtime = runtime
+        self.log: list[str] = []
+
+    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
+        """As `Runtime.hire`."""
+        handles = await self.runtime.start([HostSpec(name, {name: DOUBLER})])
+        self.log.append(f"+{name}")
+        welcome(handles[name])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.log.append(f"-{name}")
+
+
+def test_a_crowded_pool_grows_to_its_bound_and_shrinks_again_when_it_idles():
+    async def main():
+        go.clear()
+        runtime, now = LocalRuntime(Patience()), [0.0]
+        hiring = Hiring(runtime)
+        handles = await runtime.start([HostSpec("w0", {"w0": DOUBLER})])
+        pool = BatchPool(
+            list(handles.values()),
+            BatchQueue(1, 0.0, 99),
+            Scaler(ScaleBounds(1, 3, up_after_s=2.0, down_after_s=5.0)),
+            ["w1", "w2"],
+            hiring.hire,
+            clock=lambda: now[0],
+        )
+        serving = asyncio.create_task(pool.serve())
+        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]
+
+        async def until(condition: Callable[[], bool]) -> None:
+            while not condition():
+                now[0] += 0.5
+                pool._news.set()
+                await asyncio.sleep(0.001)
+
+        try:
+            await asyncio.wait_for(until(lambda: pool.num_workers == 3), 20)
+            go.set()
+            answers = await values(await asyncio.gather(*judging))
+            await asyncio.wait_for(until(lambda: pool.num_workers == 1), 20)
+            await asyncio.sleep(0.01)
+            again = await (await pool.judge(piece(40), 1))
+        finally:
+            go.set()
+            serving.cancel()
+            await asyncio.wait([serving])
+            await runtime.close()
+        return answers, again, hiring.log
+
+    answers, again, log = asyncio.run(main())
+    assert (answers, again) == ([2 * n for n in range(12)], 80)
+    assert log == ["+w1", "+w2", "-w2", "-w1"]

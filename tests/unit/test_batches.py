@@ -1,0 +1,89 @@
+"""Batches are whole pieces up to a size or a wait, whichever first."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from services.runtime.batches import BatchQueue, Piece
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Pieces hold a future, which needs a loop to belong to."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    yield made
+    asyncio.set_event_loop(None)
+    made.close()
+
+
+@pytest.fixture
+def pieces(loop):
+    """Makes pieces of the sizes given, all come at second 0."""
+    return lambda *sizes: [Piece(f"piece {i}", size, 0.0) for i, size in enumerate(sizes)]
+
+
+def queue(size: int = 8, wait_s: float = 5.0, capacity: int = 100) -> BatchQueue:
+    return BatchQueue(size, wait_s, capacity)
+
+
+def test_a_batch_is_due_once_it_is_full(pieces):
+    used, (a, b, c) = queue(), pieces(3, 3, 3)
+    used.put(a)
+    used.put(b)
+    assert used.take(now=1.0) == []
+    used.put(c)
+    assert used.depth == 9
+    assert used.take(now=1.0) == [a, b]
+    assert (used.take(now=1.0), used.depth) == ([], 3)
+
+
+def test_a_batch_is_due_once_its_oldest_has_waited_long_enough(pieces):
+    used, (a, b) = queue(), pieces(3, 3)
+    used.put(a)
+    used.put(b)
+    assert used.due_in_s(now=4.0) == 1.0
+    assert used.take(now=4.99) == []
+    assert used.take(now=5.0) == [a, b]
+    assert used.due_in_s(now=5.0) is None
+
+
+def test_without_a_wait_what_is_there_is_taken(pieces):
+    used, (a,) = queue(wait_s=0.0), pieces(1)
+    assert used.due_in_s(0.0) is None
+    used.put(a)
+    assert used.due_in_s(0.0) == 0.0
+    assert used.take(0.0) == [a]
+
+
+def test_a_piece_larger_than_a_batch_is_one_by_itself(pieces):
+    used, (a, b) = queue(), pieces(20, 1)
+    used.put(a)
+    used.put(b)
+    assert used.take(0.0) == [a]
+
+
+def test_pieces_put_together_share_batches_with_one_another_only(pieces):
+    used, (a, b, c, d) = queue(), pieces(4, 4, 4, 4)
+    used.put(a)
+    used.put_together([b, c, d])
+    assert [used.take(0.0) for _ in range(3)] == [[b, c], [d], []]
+    assert used.take(5.0) == [a]
+
+
+def test_a_batch_that_is_put_back_comes_next_and_unchanged(pieces):
+    used, (a, b, c) = queue(), pieces(4, 4, 8)
+    for piece in (a, b, c):
+        used.put(piece)
+    first = used.take(0.0)
+    used.put_back(first)
+    assert (used.take(0.0), used.take(0.0)) == ([a, b], [c])
+
+
+def test_a_full_queue_pushes_its_oldest_out(pieces):
+    used, (a, b, c) = queue(capacity=2), pieces(1, 1, 1)
+    assert [used.put(a), used.put(b), used.put(c)] == [None, None, a]
+    assert used.take(5.0) == [b, c]
