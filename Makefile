@@ -54,8 +54,9 @@ contracts: install  ## import directions and doors
 golden: install  ## rewrite the golden curve; say in the commit why, with old against new
 	$(RUN) -m tests.golden.write
 
-openapi: install  ## rewrite docs/openapi*.json, the APIs' contracts with their clients
+openapi: install  ## rewrite docs/openapi*.json and http_reward.json, contracts with other programs
 	$(RUN) -m tests.labels.write_openapi
+	$(RUN) -m tests.integration.write_reward_schema
 
 bench: install  ## seconds per iteration by phase, and what Ray adds
 	$(RUN) benchmarks/iteration.py configs/demo.yaml

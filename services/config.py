@@ -32,6 +32,7 @@ REWARD_KINDS = (
     "jpeg_compressibility",
     "jpeg_incompressibility",
     "vlm_judge",
+    "http",
     "ranked",
     "human",
 )

@@ -97,6 +97,8 @@ class Patience:
             raise TransientError(f"{type(error).__name__}: {error}") from error
         if reply.status == 200:
             return reply.content
+        if 300 <= reply.status < 400:
+            raise CallError(f"status {reply.status}: redirects are not followed; correct the URL")
         excerpt = reply.content[:MAX_EXCERPT].decode(errors="replace").strip()
         reason = f"status {reply.status}: {excerpt}"
         if reply.status in RETRIED:

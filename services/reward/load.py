@@ -38,6 +38,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "jpeg_compressibility": BuiltIn("services.reward.jpeg", "JpegCompressibility"),
     "jpeg_incompressibility": BuiltIn("services.reward.jpeg", "JpegIncompressibility"),
     "vlm_judge": BuiltIn("services.reward.vlm_judge", "VlmJudge", ("httpx",), "judge"),
+    "http": BuiltIn("services.reward.http_scorer", "HttpScorer", ("httpx",), "judge"),
     "ranked": BuiltIn("services.reward.ranked", "Ranked"),
 }
 

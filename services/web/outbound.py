@@ -143,12 +143,12 @@ async def post(
     return response
 
 
-def outbound_client() -> httpx.AsyncClient:
-    """A client that asks no proxy and follows nobody."""
+def outbound_client(timeout_s: float | None = TIMEOUT_S) -> httpx.AsyncClient:
+    """A client that asks no proxy and follows nobody; None leaves the time limit to the caller."""
     return httpx.AsyncClient(
         trust_env=False,
         follow_redirects=False,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=0),
     )
 

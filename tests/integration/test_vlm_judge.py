@@ -4,9 +4,7 @@ import json
 import math
 import re
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -14,6 +12,21 @@ import torch
 from services.config import RewardConfig
 from services.reward.worker import RewardWorker
 from tdm_core.types import ImageGroup, Prompt
+from tests.integration.scripted_server import (
+    Handler,
+    broken,
+    closing,
+    deep_junk,
+    dripping,
+    echoing_the_key,
+    endless,
+    hanging,
+    junk,
+    limited,
+    limited_for_an_hour,
+    redirecting,
+    serving,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -32,42 +45,8 @@ def completion() -> bytes:
     return json.dumps({"choices": [choice]}).encode()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Plays the server's script, one entry a request; the last entry goes on for ever."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        judge = self.server
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with judge.lock:
-            judge.requests.append((self.path, self.headers, body))
-            act = judge.script.pop(0) if len(judge.script) > 1 else judge.script[0]
-            judge.busy += 1
-            judge.most_busy = max(judge.most_busy, judge.busy)
-        try:
-            act(self)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the client gave up, as it should
-        finally:
-            with judge.lock:
-                judge.busy -= 1
-
-    def answer(self, status: int = 200, body: bytes | None = None, **headers: str) -> None:
-        body = completion() if body is None else body
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        """Quiet."""
-
-
 def fine(handler: Handler) -> None:
-    handler.answer()
+    handler.answer(200, completion())
 
 
 def scoring(handler: Handler) -> None:
@@ -85,75 +64,14 @@ def either(handler: Handler) -> None:
 
 def slow(handler: Handler) -> None:
     time.sleep(0.15)
-    handler.answer()
-
-
-def broken(handler: Handler) -> None:
-    handler.answer(500, b"out of memory")
-
-
-def limited(handler: Handler) -> None:
-    handler.answer(429, b"slow down", retry_after="1")
-
-
-def limited_for_an_hour(handler: Handler) -> None:
-    handler.answer(429, b"slow down", retry_after="3600")
-
-
-def junk(handler: Handler) -> None:
-    handler.answer(200, b"<html>welcome</html>")
-
-
-def deep_junk(handler: Handler) -> None:
-    handler.answer(200, b"[" * 100_000)
-
-
-def endless(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(200):
-        handler.wfile.write(b" " * 100_000)
-
-
-def dripping(handler: Handler) -> None:
-    handler.send_response(200)
-    handler.send_header("content-length", "1000")
-    handler.end_headers()
-    while not handler.server.closing.wait(0.05):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-
-
-def hanging(handler: Handler) -> None:
-    handler.server.closing.wait(20)
-    handler.close_connection = True
-
-
-def closing(handler: Handler) -> None:
-    handler.close_connection = True
-
-
-def echoing_the_key(handler: Handler) -> None:
-    handler.answer(401, f"bad {handler.headers['authorization']}".encode())
-
-
-def redirecting(handler: Handler) -> None:
-    handler.answer(307, b"", location="http://127.0.0.1:1/")
+    handler.answer(200, completion())
 
 
 @pytest.fixture
 def judge():
     """A judge on a free port of this machine; tests set its script."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.script, server.requests, server.lock = [fine], [], threading.Lock()
-    server.busy = server.most_busy = 0
-    server.closing = threading.Event()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
+    with serving(fine) as server:
+        yield server
 
 
 IMPATIENT = {"timeout_s": 0.3, "budget_s": 5}
