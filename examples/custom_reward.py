@@ -4,6 +4,8 @@ In the config, with the job started in this file's folder:
 
     rewards:
       - {name: colour, kind: "python:custom_reward:Colourfulness"}
+
+On a folder of images: tdm-r1 reward python:custom_reward:Colourfulness --images DIR
 """
 
 import numpy as np

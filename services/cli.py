@@ -252,6 +252,54 @@ def distill(
 
 
 @app.command()
+def reward(
+    name: Annotated[
+        str, typer.Argument(help="a kind, python:module:Class, or with --config a reward's name")
+    ],
+    images: Annotated[Path, typer.Option(help="folder of PNG, JPEG or WebP files")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="key=value, as under the reward's `options`")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help=".txt or .jsonl, a line an image; the PNGs' own text if not given"),
+    ] = None,
+    images_per_prompt: Annotated[
+        int, typer.Option(help="images that follow one another under one line of --prompts")
+    ] = 1,
+    config: Annotated[
+        str | None, typer.Option(help="YAML file of a run, to take the reward NAME from")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="table, .csv or .jsonl")] = Path("rewards.csv"),
+    format: Annotated[str | None, typer.Option(help="csv or jsonl; by --out's suffix")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="picture of all by reward; --out as .png if not given")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a call of the reward")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="seconds a call may take")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a folder of images by a reward: a table, and a sheet of the best and the worst."""
+    from services.commands.reward import reward as run
+
+    settings = {"batch_size": batch_size, "deadline_s": deadline_s}
+    code = run(
+        name,
+        options or [],
+        config,
+        images,
+        prompts,
+        images_per_prompt,
+        out,
+        format,
+        sheet,
+        settings,
+        as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def doctor(
     configs: Annotated[list[Path] | None, typer.Argument(help="configs to check too")] = None,
     as_json: AsJson = False,

@@ -5,9 +5,7 @@ A file appears whole, under its name, or not at all. People are named by pseudon
 same over exports. A change to the columns is a new `SCHEMA_VERSION`.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +16,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.csv_cells import csv_line
 from services.labels.store.tables import Export, Group, GroupImage, Label
 
 SCHEMA_VERSION = 1
@@ -49,7 +48,6 @@ COLUMNS = (
     "revision",
     "retracted_at",
 )
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 PAGE = 1000
 
 
@@ -131,24 +129,9 @@ def _lines(rows: Iterator[dict[str, Any]], format: str) -> Iterator[bytes]:
         for row in rows:
             yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
         return
-    yield _csv_line(COLUMNS)
+    yield csv_line(COLUMNS)
     for row in rows:
-        yield _csv_line([_cell(value) for value in row.values()])
-
-
-def _csv_line(cells: Any) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, list):
-        value = "|".join(str(item) for item in value)
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return "'" + value
-    return value
+        yield csv_line(row.values())
 
 
 def _write_whole(path: Path, pieces: Iterator[bytes]) -> tuple[int, int, str]:

@@ -1,0 +1,179 @@
+"""A reward over a folder of images, outside any run: rows of a table, and a sheet to look at."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from services.config import RewardConfig
+from services.csv_cells import csv_line
+from services.evaluation.grid import CELL, draw_sheet
+from services.image_folder import UNREADABLE, FolderImage, grouped
+from services.reward.contract import is_groupwise
+from services.reward.load import load_reward
+from services.reward.worker import RewardWorker, check_requirements
+from services.run_store.files import write_whole
+from tdm_core.types import ImageGroup, RewardRecord
+
+FORMATS = ("csv", "jsonl")
+COLUMNS = ("file", "prompt", "state", "value", "reason", "version", "latency_s")
+MAX_SHEET_IMAGES = 400
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """One row: what the reward said of one file."""
+
+    image: FolderImage
+    record: RewardRecord
+    thumbnail: Image.Image
+    """At most `CELL` pixels a side."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Plain data; `value` is None where there is none, and `state` and `reason` say why."""
+        record = self.record
+        return {
+            "file": self.image.name,
+            "prompt": self.image.prompt.text,
+            "state": record.state,
+            "value": record.value,
+            "reason": record.reason,
+            "version": record.version,
+            "latency_s": round(record.latency_s, 6),
+            "parts": dict(record.parts),
+        }
+
+
+def score_folder(
+    images: Sequence[FolderImage], reward: RewardConfig
+) -> Iterator[list[ScoredImage]]:
+    """Score batch by batch, each as soon as it is judged; ValueError for a wrong config or prompt.
+
+    A groupwise reward gets the images of equal prompts together.
+    """
+    instance = load_reward(reward)
+    silent = next((image for image in images if not image.prompt.text), None)
+    if silent and "prompt" in instance.requires:
+        raise ValueError(
+            f"{silent.name} has no prompt, which reward {reward.name!r} reads; give a prompt file"
+        )
+    prompts = {image.prompt.prompt_id: image.prompt for image in images}
+    check_requirements(reward, list(prompts.values()))
+    units = grouped(images) if is_groupwise(instance) else [[image] for image in images]
+    worker = RewardWorker(reward)
+    for batch in _batches(units, reward.batch_size):
+        yield _score(worker, batch, reward.name)
+
+
+def write_table(path: Path, rows: Sequence[ScoredImage], format: str) -> None:
+    """Write every row, parts in columns of their own where the format has columns."""
+    if format == "jsonl":
+        lines = [json.dumps(scored.row, ensure_ascii=False).encode() + b"\n" for scored in rows]
+        write_whole(path, b"".join(lines))
+        return
+    parts = sorted({name for scored in rows for name in scored.record.parts})
+    lines = [csv_line([*COLUMNS, *(f"part:{name}" for name in parts)])]
+    for scored in rows:
+        row = scored.row
+        cells = [row[name] for name in COLUMNS]
+        lines.append(csv_line([*cells, *(row["parts"].get(name) for name in parts)]))
+    write_whole(path, b"".join(lines))
+
+
+def by_reward(rows: Sequence[ScoredImage]) -> list[ScoredImage]:
+    """Best first; what has no value comes last."""
+
+    def key(scored: ScoredImage) -> tuple[bool, float]:
+        value = scored.record.value
+        return value is None, -(value or 0.0)
+
+    return sorted(rows, key=key)
+
+
+def draw_scores(rows: Sequence[ScoredImage]) -> Image.Image:
+    """The images by reward, each over its value; of very many the best and the worst."""
+    rows = by_reward(rows)
+    if len(rows) > MAX_SHEET_IMAGES:
+        half = MAX_SHEET_IMAGES // 2
+        rows = [*rows[:half], *rows[-half:]]
+    captions = [_caption(scored) for scored in rows]
+    return draw_sheet([scored.thumbnail for scored in rows], captions, ceil(sqrt(len(rows))))
+
+
+def _caption(scored: ScoredImage) -> str:
+    record = scored.record
+    value = record.state if record.value is None else f"{record.value:.4g}"
+    about = record.reason if record.value is None else scored.image.prompt.text
+    return f"{value}  {scored.image.name}\n{about}"
+
+
+def _batches(units: Sequence[list[FolderImage]], size: int) -> Iterator[list[list[FolderImage]]]:
+    """Units together up to `size` images, a larger one alone."""
+    batch: list[list[FolderImage]] = []
+    for unit in units:
+        if batch and sum(map(len, batch)) + len(unit) > size:
+            yield batch
+            batch = []
+        batch.append(unit)
+    if batch:
+        yield batch
+
+
+def _score(
+    worker: RewardWorker, units: Sequence[list[FolderImage]], reward: str
+) -> list[ScoredImage]:
+    scored: list[ScoredImage] = []
+    groups: list[ImageGroup] = []
+    judged: dict[tuple[int, int], tuple[FolderImage, Image.Image]] = {}
+    for number, unit in enumerate(units):
+        pixels: list[NDArray[np.uint8]] = []
+        for image in unit:
+            try:
+                picture = _opened(image.path)
+            except UNREADABLE as error:
+                scored.append(_unreadable(image, number, reward, error))
+                continue
+            judged[number, len(pixels)] = image, _thumbnail(picture)
+            pixels.append(np.asarray(picture))
+        if pixels:
+            stacked = _stacked(pixels, unit)
+            groups.append(ImageGroup(number, unit[0].prompt, 0, stacked))
+    for record in worker.evaluate(groups) if groups else []:
+        image, thumbnail = judged[record.group_id, record.sample]
+        scored.append(ScoredImage(image, record, thumbnail))
+    return scored
+
+
+def _opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        # As a person sees it: turned as the camera was held.
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _thumbnail(picture: Image.Image) -> Image.Image:
+    small = max(picture.size) <= CELL
+    return picture.copy() if small else ImageOps.contain(picture, (CELL, CELL))
+
+
+def _stacked(pixels: Sequence[NDArray[np.uint8]], unit: Sequence[FolderImage]) -> torch.Tensor:
+    """(G, 1, 3, H, W) uint8."""
+    sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in pixels})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"images of the prompt {unit[0].prompt.text[:60]!r} have the sizes {', '.join(sizes)}; "
+            "a groupwise reward compares images of one size"
+        )
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)[:, None].contiguous()
+
+
+def _unreadable(image: FolderImage, group: int, reward: str, error: Exception) -> ScoredImage:
+    record = RewardRecord(group, 0, 0, reward, "failed", None, reason=f"cannot be read: {error}")
+    return ScoredImage(image, record, Image.new("RGB", (CELL, CELL), "lightgrey"))
