@@ -3,7 +3,7 @@
 YAML, then `key.subkey=value` overrides, over the defaults below; `preset` goes beneath the file's
 own `algorithm` section. Every check that needs no worker happens here, before any worker starts.
 Relative paths, in files and overrides alike, start at the current directory; `bundled:` starts at
-the tiny world that is shipped with the package (`bundled:teacher`, `bundled:prompts/train.jsonl`).
+the tiny worlds shipped with the package (`bundled:teacher`, `bundled:words/prompts/train.jsonl`).
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,8 @@ Role = Literal["teacher", "generator", "fake_score", "surrogate", "surrogate_ema
 
 BUNDLED = Path(__file__).parent / "demo"
 BUNDLED_MODELS = ("teacher", "student")
+DEMOS = {"stickers": "bundled:demo.yaml", "words": "bundled:words/demo_ocr.yaml"}
+"""The bundled worlds, each with the config that trains it."""
 REWARD_KINDS = (
     "geneval",
     "ocr",
@@ -43,6 +45,9 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+Side = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
 class Section(BaseModel):
@@ -85,10 +90,16 @@ class ModelConfig(Section):
     """Backbone and autocast; trained parameters are float32 (float64 for the toy world)."""
     max_sequence_length: int = Field(default=256, ge=0)
     """Tokens of the long (T5) encoder; 0 goes without it."""
-    resolution: int | None = Field(default=None, ge=8, multiple_of=8)
-    """Pixels of an image's side; None is the model's own."""
+    resolution: Side | tuple[Side, Side] | None = None
+    """Pixels of a square image's side, or [height, width]; None is the model's own, square."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks live; `auto` is a GPU where the process has one."""
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels; None is the model's own."""
+        asked = self.resolution
+        return (asked, asked) if isinstance(asked, int) else asked
 
 
 class PromptsConfig(Section):
@@ -536,11 +547,11 @@ def _read_yaml(path: Path) -> Tree:
 
 
 def bundled(path: str) -> str:
-    """`bundled:X` as a path into the shipped tiny world, any other string unchanged."""
+    """`bundled:X` as a path into the shipped tiny worlds, any other string unchanged."""
     if not path.startswith("bundled:"):
         return path
-    name = path.removeprefix("bundled:")
-    return str(BUNDLED / "models" / name if name in BUNDLED_MODELS else BUNDLED / name)
+    found = BUNDLED / path.removeprefix("bundled:")
+    return str(found.parent / "models" / found.name if found.name in BUNDLED_MODELS else found)
 
 
 def _with_paths(config: RunConfig, source: str, check: bool) -> RunConfig:

@@ -254,18 +254,18 @@ class _Sizes:
     @property
     def num_tokens(self) -> int:
         """Image and text tokens of one image."""
-        _, size, _ = self.latent_shape
-        image = (size // self.transformer.get("patch_size", 1)) ** 2
+        _, height, width = self.latent_shape
+        image = height * width // self.transformer.get("patch_size", 1) ** 2
         return image + CLIP_TOKENS + self.config.model.max_sequence_length
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W); (0, 0, 0) where the model is not here."""
-        vae, resolution = self.checkpoint.config("vae"), self.config.model.resolution
-        size = self.transformer.get("sample_size", 0)
-        if resolution is not None and vae:
-            size = resolution // 2 ** (len(vae["block_out_channels"]) - 1)
-        return self.transformer.get("in_channels", 0), size, size
+        vae = self.checkpoint.config("vae")
+        scale = 2 ** (len(vae["block_out_channels"]) - 1) if vae else 1
+        own = self.transformer.get("sample_size", 0) * scale
+        height, width = (self.config.model.image_size if vae else None) or (own, own)
+        return self.transformer.get("in_channels", 0), height // scale, width // scale
 
     @property
     def buffer(self) -> float:

@@ -85,16 +85,16 @@ class Sd3Backbone:
 
     def _latent_shape(self) -> tuple[int, int, int]:
         scale = 2 ** (len(self._vae_config["block_out_channels"]) - 1)
-        size, resolution = self._config["sample_size"], self._model.resolution
-        if resolution is not None:
-            size = resolution // scale
+        own, asked = self._config["sample_size"] * scale, self._model.image_size
         unit = scale * self._config["patch_size"]
         largest = self._config["pos_embed_max_size"] * unit
-        if resolution is not None and (resolution % unit or resolution > largest):
+        if asked is not None and any(side % unit or side > largest for side in asked):
             raise ValueError(
-                f"model.resolution={resolution}: allowed are multiples of {unit} up to {largest}"
+                f"model.resolution={self._model.resolution}: allowed are multiples of {unit} up to "
+                f"{largest}"
             )
-        return (self._config["in_channels"], size, size)
+        height, width = asked or (own, own)
+        return (self._config["in_channels"], height // scale, width // scale)
 
     @cached_property
     def _vae_config(self) -> Mapping[str, Any]:

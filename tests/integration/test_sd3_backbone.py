@@ -160,6 +160,11 @@ def test_resolution_sets_the_latents_and_is_checked(checkpoint):
     assert smaller.latent_shape == (4, 4, 4)
     latents, sigma, conditioning = inputs(smaller)
     assert smaller.denoiser("teacher")(latents, sigma, conditioning).shape == (3, 4, 4, 4)
+    wide = load_backbone(model(checkpoint, resolution=(8, 16)), ["teacher"])
+    assert wide.latent_shape == (4, 4, 8)
+    latents, sigma, conditioning = inputs(wide)
+    assert wide.denoiser("teacher")(latents, sigma, conditioning).shape == (3, 4, 4, 8)
+    assert wide.decode(latents).shape == (3, 3, 8, 16)
     with pytest.raises(ValueError, match=r"resolution=64: allowed are multiples of 4 up to 32"):
         load_backbone(model(checkpoint, resolution=64), ["teacher"])
 

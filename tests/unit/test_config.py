@@ -251,9 +251,22 @@ def test_relative_paths_start_at_the_current_directory(toy_file, tmp_path, monke
 
 
 def test_bundled_names_point_into_the_package(toy_file):
-    overrides = ["model.family=sd3", "model.teacher=bundled:teacher"]
+    names = ["model.teacher=bundled:teacher", "model.generator=bundled:words/student"]
+    overrides = ["model.family=sd3", *names, "prompts.train=bundled:words/prompts/train.jsonl"]
     config = load_config(toy_file, overrides, check_files=False)
     assert config.model.teacher == str(ROOT / "services/demo/models/teacher")
+    assert config.model.generator == str(ROOT / "services/demo/words/models/student")
+    assert config.prompts.train == ROOT / "services/demo/words/prompts/train.jsonl"
+
+
+def test_a_resolution_is_a_side_or_height_and_width():
+    sizes = {None: None, 64: (64, 64), (32, 64): (32, 64)}
+    for asked, size in sizes.items():
+        model = {"family": "sd3", "teacher": "a/b", "resolution": asked}
+        assert config_of(model=model).model.image_size == size
+    for wrong in (12, [32], [32, 64, 64], [32, 60]):
+        with pytest.raises(ValueError, match=r"model\.resolution"):
+            config_of(model={"family": "sd3", "teacher": "a/b", "resolution": wrong})
 
 
 def test_the_hash_follows_the_network_and_not_the_rates(tmp_path):
