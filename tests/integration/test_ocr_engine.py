@@ -43,3 +43,11 @@ def test_reading_is_the_same_every_time_and_small_images_are_enlarged(worker):
     group = ImageGroup(0, Prompt("p:1", 'a sign "OPEN"'), 0, small.to(torch.uint8)[:, None][:1])
     values = [worker.evaluate([group])[0].value for _ in range(3)]
     assert values == [1.0, 1.0, 1.0]
+
+
+def test_a_whole_image_read_as_one_line_gives_the_same_text_without_a_search():
+    line = RewardConfig(name="text", kind="ocr", options={"find_lines": False})
+    images = torch.stack([drawn("OPEN"), drawn("OVEN")])
+    exact, near = RewardWorker(line).evaluate([ImageGroup(0, Prompt("p:1", '"OPEN"'), 0, images)])
+    assert (exact.value, exact.parts) == (1.0, {"exact": 1.0})
+    assert (near.value, near.parts) == (0.75, {"exact": 0.0})

@@ -68,3 +68,9 @@ def test_a_prompt_without_quoted_text_is_named_before_the_run():
 def test_an_impossible_side_is_refused(side):
     with pytest.raises(ValueError, match=r"limit_side_len=.*from 32 to 2000"):
         OcrReward(limit_side_len=side)
+
+
+def test_find_lines_is_yes_or_no_and_changes_the_version():
+    with pytest.raises(ValueError, match="find_lines='no': allowed are true and false"):
+        OcrReward(find_lines="no")
+    assert OcrReward(find_lines=False).version != OcrReward().version
