@@ -80,7 +80,10 @@ def _parse_json(line: str) -> tuple[str, Metadata]:
     text = parsed.pop("prompt", None)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f'"prompt" is {text!r}; it must be a text that is not blank')
-    if {"tag", "include", "exclude"} & parsed.keys():
+    tag = parsed.get("tag", "")
+    if not isinstance(tag, str):
+        raise ValueError(f'"tag" is {tag!r}; it must be a text such as "counting"')
+    if {"include", "exclude"} & parsed.keys():
         check_clauses(parsed)
     return text.strip(), parsed
 
@@ -91,9 +94,6 @@ def _refuse_constant(name: str) -> None:
 
 def check_clauses(metadata: Mapping[str, Any]) -> None:
     """Raise ValueError where metadata (without its prompt) breaks GenEval's schema."""
-    tag = metadata.get("tag", "")
-    if not isinstance(tag, str):
-        raise ValueError(f'"tag" is {tag!r}; it must be a text such as "counting"')
     for key in CLAUSE_KEYS:
         clauses = metadata.get(key, [])
         if not isinstance(clauses, list):
