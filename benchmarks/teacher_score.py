@@ -1,6 +1,9 @@
-"""Scores a stored pipeline folder on the held-out prompts by GenEval's rules, tag by tag.
+"""Scores a stored pipeline folder on its world's held-out prompts, tag by tag.
+
+Sticker boards are judged by GenEval's rules, signs by what the OCR engine reads.
 
 python benchmarks/teacher_score.py services/demo/models/teacher --images 512 --guidance 3
+python benchmarks/teacher_score.py services/demo/words/models/teacher --world words
 """
 
 import argparse
@@ -12,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
-from PIL import Image
 
 from services.demo.detector import detect
-from services.demo.prompts import heldout_prompts, train_prompts
+from services.demo.worlds import WORLDS
+from services.evaluation.grid import draw_grid
+from services.reward.contract import RewardInput
 from services.reward.geneval_rules import objects_by_class, relations_between, score_soft
 from services.reward.geneval_rules import score_strict as strict
+from services.reward.ocr import OcrReward
+from tdm_core.types import Prompt
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +37,45 @@ def load(folder: Path) -> StableDiffusion3Pipeline:
     return pipeline
 
 
-def generate(pipeline, prompts: list[str], steps: int, guidance: float, seed: int) -> np.ndarray:
-    """uint8 images (N, 32, 32, 3), one a prompt, from one seed."""
+def generate(pipeline, size: tuple[int, int], prompts: list[str], given, seed: int) -> np.ndarray:
+    """uint8 images (N, H, W, 3), one a prompt, from one seed."""
     rng = torch.Generator().manual_seed(seed)
+    height, width = size
     made = pipeline(
         prompts,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
+        num_inference_steps=given.steps,
+        guidance_scale=given.guidance,
         max_sequence_length=0,
-        height=32,
-        width=32,
+        height=height,
+        width=width,
         generator=rng,
         output_type="np",
     ).images
     return np.rint(made * 255).astype(np.uint8)
 
 
-def score(images: np.ndarray, prompts: list[dict]) -> dict:
+def score_signs(images: np.ndarray, prompts: list[dict]) -> dict:
+    """The OCR reward and the share read exactly, by tag; and the commonest misreadings."""
+    rows, reward, misread = defaultdict(list), OcrReward(find_lines=False), []
+    for number, (image, metadata) in enumerate(zip(images, prompts, strict=True)):
+        prompt = Prompt(str(number), metadata["prompt"], metadata)
+        verdict = reward.evaluate([RewardInput(image, prompt, number, 0, 0)])[0]
+        rows[metadata["tag"]].append((verdict.value, verdict.parts["exact"]))
+        if not verdict.parts["exact"]:
+            misread.append(f"{metadata['text']}: {verdict.reason}")
+    flat = np.concatenate([np.array(found) for found in rows.values()])
+    return {
+        "images": len(images),
+        "ocr": round(float(flat[:, 0].mean()), 4),
+        "exact": round(float(flat[:, 1].mean()), 4),
+        "by_tag_ocr_exact": {
+            tag: np.mean(found, axis=0).round(3).tolist() for tag, found in rows.items()
+        },
+        "misread": misread[:8],
+    }
+
+
+def score_boards(images: np.ndarray, prompts: list[dict]) -> dict:
     """Strict and soft scores by tag, and how often a relation holds given both its objects."""
     rows, holds = defaultdict(list), []
     for image, metadata in zip(images, prompts, strict=True):
@@ -75,36 +103,40 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--world", choices=WORLDS, default="stickers")
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--shift", type=float, default=None)
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--split", choices=("heldout", "train"), default="heldout")
     parser.add_argument("--grid", type=Path, help="write a PNG of the first 64 images")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     pipeline = load(given.folder)
     if given.shift:
         pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=given.shift)
-    prompts = heldout_prompts() if given.split == "heldout" else train_prompts()
-    prompts = [prompts[place % len(prompts)] for place in range(given.images)]
+    world = WORLDS[given.world]
+    size = (world.shape.height, world.shape.width)
+    heldout = world.heldout()
+    prompts = [heldout[place % len(heldout)] for place in range(given.images)]
     images = np.concatenate(
         [
             generate(
                 pipeline,
+                size,
                 [one["prompt"] for one in prompts[start : start + 128]],
-                given.steps,
-                given.guidance,
+                given,
                 given.seed + start,
             )
             for start in range(0, len(prompts), 128)
         ]
     )
+    score = score_signs if given.world == "words" else score_boards
     log.info(json.dumps(score(images, prompts)))
     if given.grid:
-        shown = images[:128:2].reshape(8, 8, 32, 32, 3).transpose(0, 2, 1, 3, 4)
-        Image.fromarray(shown.reshape(256, 256, 3)).resize((1024, 1024), 0).save(given.grid)
+        captions = [one["prompt"] for one in prompts]
+        shown = torch.from_numpy(images[:64]).permute(0, 3, 1, 2)
+        draw_grid(shown, captions[:64], columns=8).save(given.grid)
 
 
 if __name__ == "__main__":

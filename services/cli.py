@@ -70,13 +70,16 @@ SettingsFile = Annotated[
 @app.command()
 def demo(
     overrides: Overrides = None,
+    world: Annotated[
+        str, typer.Option(help="stickers, judged by a detector, or words, read by an OCR engine")
+    ] = "stickers",
     runs: Runs = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Train the bundled tiny world on this machine and show what it did to the pictures."""
+    """Train a bundled tiny world on this machine and show what it did to the pictures."""
     from services.commands.demo import demo as run
 
-    raise typer.Exit(run(overrides or [], runs, as_json))
+    raise typer.Exit(run(world, overrides or [], runs, as_json))
 
 
 @app.command()

@@ -1,5 +1,6 @@
-"""`tdm-r1 demo`: the bundled world end to end, and what came of it in numbers and pictures."""
+"""`tdm-r1 demo`: a bundled world end to end, and what came of it in numbers and pictures."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from services.commands.console import note, out, print_json, say
 from services.commands.figures import curve
 from services.commands.status import read_metrics
 from services.commands.train import check_inputs, exit_code, watched_train
-from services.config import RunConfig, bundled, load_config
+from services.config import DEMOS, RunConfig, bundled, load_config
 from services.run_store.run_folder import RunFolder, create_run
 
 SCORES = {"teacher": "teacher_score", "before": "student_before", "after": "student_after"}
@@ -22,10 +23,12 @@ SHOWN = {
 TITLE_HEIGHT, GAP = 28, 24
 
 
-def demo(overrides: list[str], runs: Path, as_json: bool) -> int:
-    """Train, then show; the exit code."""
+def demo(world: str, overrides: list[str], runs: Path, as_json: bool) -> int:
+    """Train on the world, then show; the exit code."""
     started = time.monotonic()
-    config = load_config(bundled("bundled:demo.yaml"), [f"run.dir={runs}", *overrides])
+    if world not in DEMOS:
+        raise ValueError(f"--world {world}: no such bundled world; allowed: {', '.join(DEMOS)}")
+    config = load_config(bundled(DEMOS[world]), [f"run.dir={runs}", *overrides])
     if config.evaluation.num_images == 0 or not config.evaluation.score_teacher:
         raise ValueError("the demo compares scores; leave evaluation.num_images, .score_teacher on")
     check_inputs(config)
@@ -41,8 +44,8 @@ def demo(overrides: list[str], runs: Path, as_json: bool) -> int:
     summary |= compare(config, evaluations) | {"seconds": time.monotonic() - started}
     summary |= _pictures(config, folder, evaluations)
     export = _export(folder)
-    prompt = _example(config)
-    summary["sample_command"] = f'tdm-r1 sample {export} --prompt "{prompt}" --num-images 4'
+    sample = ["tdm-r1", "sample", str(export), "--prompt", _example(config), "--num-images", "4"]
+    summary["sample_command"] = shlex.join(sample)
     folder.write_summary(summary)
     if as_json:
         print_json(summary)

@@ -21,7 +21,7 @@ State = Literal["ok", "warning", "problem"]
 PACKAGES = ("torch", "ray", "deepspeed", "diffusers", "transformers", "peft", "pydantic")
 MEMORY_GB, DISK_GB, SHM_GB = 8, 5, 2
 PORTS = {6379: "Ray's head", 8265: "Ray's jobs and dashboard"}
-SUMS = BUNDLED / "models" / "SHA256SUMS"
+BUNDLED_SUMS = tuple(BUNDLED / world / "models/SHA256SUMS" for world in ("", "words"))
 
 
 @dataclass(frozen=True)
@@ -127,19 +127,24 @@ def _port(port: int, use: str) -> Finding:
 
 
 def _bundled() -> Finding:
-    if not SUMS.is_file():
+    missing = [str(sums) for sums in BUNDLED_SUMS if not sums.is_file()]
+    if missing:
         return Finding(
-            "bundled model",
+            "bundled models",
             "problem",
-            f"{SUMS} is missing",
-            "check the repository out again; its model files lie in services/demo/models",
+            f"{', '.join(missing)} is missing",
+            "check the repository out again; the model files lie in services/demo",
         )
-    lines = [line.split(maxsplit=1) for line in SUMS.read_text().splitlines()]
-    wrong = [name for digest, name in lines if _digest(SUMS.parent / name.strip()) != digest]
+    summed = [
+        (sums.parent / line.split(maxsplit=1)[1].strip(), line.split(maxsplit=1)[0])
+        for sums in BUNDLED_SUMS
+        for line in sums.read_text().splitlines()
+    ]
+    wrong = [str(path.relative_to(BUNDLED)) for path, digest in summed if _digest(path) != digest]
     if wrong:
         detail, remedy = f"changed or missing: {', '.join(wrong)}", "check these files out again"
-        return Finding("bundled model", "problem", detail, remedy)
-    return Finding("bundled model", "ok", f"{len(lines)} files as they were made")
+        return Finding("bundled models", "problem", detail, remedy)
+    return Finding("bundled models", "ok", f"{len(summed)} files as they were made")
 
 
 def _digest(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""The bundled tiny world: sticker boards, their prompts and detector, and a tiny real model."""
+"""The bundled tiny worlds: sticker boards here, words beside them, and their tiny real models."""

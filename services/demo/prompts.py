@@ -9,7 +9,7 @@ Run `python -m services.demo.prompts` to write both files again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,10 @@ def contents(tag: str) -> list[dict[str, Any]]:
     return found
 
 
-def write_prompts(folder: Path = FOLDER) -> None:
+def write_splits(folder: Path, train: Sequence[Metadata], heldout: Sequence[Metadata]) -> None:
     """Write train.jsonl and heldout.jsonl into the folder, one metadata object a line."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, prompts in (("train", train_prompts()), ("heldout", heldout_prompts())):
+    for name, prompts in (("train", train), ("heldout", heldout)):
         lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
         (folder / f"{name}.jsonl").write_text(lines)
 
@@ -171,4 +171,4 @@ def _position(
 
 
 if __name__ == "__main__":
-    write_prompts()
+    write_splits(FOLDER, train_prompts(), heldout_prompts())

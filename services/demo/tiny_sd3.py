@@ -1,13 +1,15 @@
 """Builds the untrained tiny Stable Diffusion 3 pipeline out of real diffusers and transformers.
 
-A 32x32 image is 4x4 latent cells of 12 channels, one transformer token a cell; a caption is at
-most `CAPTION_TOKENS` tokens, one a word. There is no third text encoder: run the pipeline with
-`max_sequence_length=0`, so that no T5 tokens join the context. A stored folder is in bf16; load it
-with `text_encoder_3=None, tokenizer_3=None` and one `dtype` for all parts.
+An 8 x 8 px cell is one latent; `patch_size` x `patch_size` latents are one transformer token. A
+caption is at most `caption_tokens` tokens, one a word and one a symbol. There is no third text
+encoder: run the pipeline with `max_sequence_length=0`, so that no T5 tokens join the context. A
+stored folder is in bf16; load it with `text_encoder_3=None, tokenizer_3=None` and one `dtype` for
+all parts.
 """
 
 import json
 import string
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,60 +21,81 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from services.demo.prompts import WORDS
-
-CAPTION_TOKENS = 10
-LATENT_CHANNELS = 12
-LATENT_SIZE = 4
-IMAGE_SIZE = 32
+CELL = 8
+"""Pixels of a latent's side."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def build_pipeline(folder: Path, seed: int = 0) -> StableDiffusion3Pipeline:
+@dataclass(frozen=True)
+class Shape:
+    """What a world asks of its networks."""
+
+    height: int
+    """Pixels of an image, a multiple of `CELL * patch_size`."""
+    width: int
+    """As `height`."""
+    latent_channels: int
+    """Numbers that describe a cell."""
+    patch_size: int
+    """Latents on a side of one transformer token."""
+    caption_tokens: int
+    """Most tokens of a caption, its start and end included."""
+    words: tuple[str, ...]
+    """Lower-case words that are one token each."""
+    symbols: str = ""
+    """Characters beside a to z that captions spell, one token each."""
+    num_heads: int = 5
+    """Attention heads of 32 in the transformer."""
+
+
+def build_pipeline(folder: Path, shape: Shape, seed: int = 0) -> StableDiffusion3Pipeline:
     """The whole untrained pipeline; the tokenizer's two files are written to `folder`/tokenizer."""
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(folder / "tokenizer")
+    tokenizer = build_tokenizer(folder / "tokenizer", shape)
     return StableDiffusion3Pipeline(
-        transformer=build_transformer(),
+        transformer=build_transformer(shape),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=build_autoencoder(),
-        text_encoder=build_text_encoder(tokenizer, width=64, seed=seed),
+        vae=build_autoencoder(shape),
+        text_encoder=build_text_encoder(tokenizer, shape.caption_tokens, width=64, seed=seed),
         tokenizer=tokenizer,
-        text_encoder_2=build_text_encoder(tokenizer, width=128, seed=seed + 1),
+        text_encoder_2=build_text_encoder(
+            tokenizer, shape.caption_tokens, width=128, seed=seed + 1
+        ),
         tokenizer_2=tokenizer,
         text_encoder_3=None,
         tokenizer_3=None,
     )
 
 
-def build_transformer() -> SD3Transformer2DModel:
-    """The velocity network, about 3.6 M parameters; latents (B, 12, 4, 4) in and out."""
+def build_transformer(shape: Shape) -> SD3Transformer2DModel:
+    """The velocity network, some 3 M parameters; latents (B, channels, height/8, width/8)."""
+    side = max(shape.height, shape.width) // CELL
     return SD3Transformer2DModel(
-        sample_size=LATENT_SIZE,
-        patch_size=1,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        sample_size=side,
+        patch_size=shape.patch_size,
+        in_channels=shape.latent_channels,
+        out_channels=shape.latent_channels,
         num_layers=4,
         attention_head_dim=32,
-        num_attention_heads=5,
+        num_attention_heads=shape.num_heads,
         joint_attention_dim=64 + 128,
-        caption_projection_dim=160,
+        caption_projection_dim=32 * shape.num_heads,
         pooled_projection_dim=64 + 128,
-        pos_embed_max_size=LATENT_SIZE,
+        pos_embed_max_size=side // shape.patch_size,
         qk_norm="rms_norm",
     )
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """Images (B, 3, 32, 32) in [-1, 1] to latents (B, 12, 4, 4) and back; no attention."""
+def build_autoencoder(shape: Shape) -> AutoencoderKL:
+    """Images (B, 3, height, width) in [-1, 1] to latents and back; no attention."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 16, 32, 64),
         layers_per_block=1,
         norm_num_groups=4,
-        latent_channels=LATENT_CHANNELS,
-        sample_size=IMAGE_SIZE,
+        latent_channels=shape.latent_channels,
+        sample_size=max(shape.height, shape.width),
         scaling_factor=1.0,
         shift_factor=0.0,
         mid_block_add_attention=False,
@@ -80,7 +103,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def build_text_encoder(
-    tokenizer: CLIPTokenizer, width: int, seed: int
+    tokenizer: CLIPTokenizer, caption_tokens: int, width: int, seed: int
 ) -> CLIPTextModelWithProjection:
     """A two-layer CLIP text encoder whose tokens and projection are `width` wide."""
     torch.manual_seed(seed)
@@ -92,7 +115,7 @@ def build_text_encoder(
             projection_dim=width,
             num_hidden_layers=2,
             num_attention_heads=width // 32,
-            max_position_embeddings=CAPTION_TOKENS,
+            max_position_embeddings=caption_tokens,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -100,18 +123,20 @@ def build_text_encoder(
     )
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer that knows each word of the world as one token; writes its two files."""
-    vocab, merges = byte_pairs(WORDS)
+def build_tokenizer(folder: Path, shape: Shape) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows each word and symbol as one token; writes its two files."""
+    vocab, merges = byte_pairs(shape.words, shape.symbols)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocab))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=CAPTION_TOKENS)
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=shape.caption_tokens)
 
 
-def byte_pairs(words: tuple[str, ...]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def byte_pairs(
+    words: tuple[str, ...], symbols: str = ""
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merge list under which byte-pair encoding makes each word one token."""
-    letters = string.ascii_lowercase
+    letters = string.ascii_lowercase + symbols
     pieces = [*letters, *(letter + "</w>" for letter in letters)]
     merges: list[tuple[str, str]] = []
     for word in words:

@@ -1,6 +1,7 @@
 """`tdm-r1 demo` from its first line to its files, on a tiny model, in this process."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,9 @@ def test_the_demo_leaves_a_grid_a_curve_and_an_export(answer):
 
 
 def test_the_command_that_the_demo_prints_makes_pictures(answer, tmp_path):
-    words = json.loads(answer.stdout)["sample_command"].split('"')
-    export = words[0].split()[2]
-    options = ["--prompt", words[1], "--num-images", "2", "--out", str(tmp_path), "--json"]
-    sampled = CliRunner().invoke(app, ["sample", export, *options])
+    words = shlex.split(json.loads(answer.stdout)["sample_command"])
+    assert words[0] == "tdm-r1"
+    sampled = CliRunner().invoke(app, [*words[1:-1], "2", "--out", str(tmp_path), "--json"])
     assert sampled.exit_code == 0, sampled.output
     images = json.loads(sampled.stdout)["images"]
     assert len(images) == 2

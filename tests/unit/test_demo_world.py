@@ -1,4 +1,4 @@
-"""The bundled world: boards, prompts, corpus, detector and the stored teacher agree."""
+"""The bundled world of stickers: boards, prompts, corpus, detector and the stored teacher agree."""
 
 from collections import Counter
 from pathlib import Path
@@ -33,7 +33,7 @@ def precision_and_recall(corpus: Corpus, noise_sd: float) -> tuple[float, float]
     """Over all stickers: shape, colour and cell must all be right, at score above 0.3."""
     rng = np.random.default_rng(0)
     right, found, there = 0, 0, 0
-    for image, board in zip(corpus.images, corpus.boards, strict=True):
+    for image, board in zip(corpus.images, corpus.drawn, strict=True):
         noisy = np.clip(image + rng.normal(0, noise_sd, image.shape), 0, 255).astype(np.uint8)
         seen = Counter(placed(one) for one in detect(noisy) if one.score > 0.3)
         truth = Counter(board)
@@ -193,17 +193,19 @@ def test_a_renderer_draws_its_colour_in_the_cell_asked_for():
 
 @pytest.mark.integration
 def test_every_prompt_word_is_one_token_of_the_tiny_tokenizer(tmp_path):
-    from services.demo.tiny_sd3 import CAPTION_TOKENS, build_tokenizer
+    from services.demo.tiny_sd3 import build_tokenizer
+    from services.demo.worlds import WORLDS
 
-    tokenizer = build_tokenizer(tmp_path)
+    shape = WORLDS["stickers"].shape
+    tokenizer = build_tokenizer(tmp_path, shape)
     for prompt in [*train_prompts(), *heldout_prompts()]:
         ids = tokenizer(prompt["prompt"]).input_ids
-        assert len(ids) == len(prompt["prompt"].split()) + 2 <= CAPTION_TOKENS
+        assert len(ids) == len(prompt["prompt"].split()) + 2 <= shape.caption_tokens
 
 
 @pytest.mark.integration
 def test_the_latents_the_autoencoder_is_pinned_to_are_white_and_local():
-    from services.demo.pretrain import principal_components, to_unit
+    from services.demo.autoencoder import principal_components, to_unit
 
     images = torch.from_numpy(build_corpus(2000, seed=1).images).permute(0, 3, 1, 2)
     whiten = principal_components(images, channels=12)
@@ -217,20 +219,29 @@ def test_the_latents_the_autoencoder_is_pinned_to_are_white_and_local():
 
 
 @pytest.mark.integration
-def test_a_few_steps_of_pretraining_leave_a_folder_the_stock_pipeline_runs(tmp_path):
+@pytest.mark.parametrize("world", ["stickers", "words"])
+def test_a_few_steps_of_pretraining_leave_a_folder_the_stock_pipeline_runs(world, tmp_path):
     from diffusers import StableDiffusion3Pipeline
 
+    from services.demo.autoencoder import AutoencoderConfig
     from services.demo.pretrain import PretrainConfig, pretrain
+    from services.demo.worlds import WORLDS
 
-    pretrain(
-        tmp_path,
-        PretrainConfig(num_examples=64, num_dense=64, autoencoder_steps=2, steps=2, batch=4),
-    )
+    quick = AutoencoderConfig(steps=2, num_images=64)
+    pretrain(tmp_path, PretrainConfig(world, num_examples=64, autoencoder=quick, steps=2, batch=4))
     pipeline = StableDiffusion3Pipeline.from_pretrained(
         tmp_path, text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
     )
-    made = pipeline("a red circle", num_inference_steps=2, max_sequence_length=0, output_type="np")
-    assert made.images.shape == (1, 32, 32, 3)
+    shape = WORLDS[world].shape
+    made = pipeline(
+        WORLDS[world].heldout()[0]["prompt"],
+        num_inference_steps=2,
+        height=shape.height,
+        width=shape.width,
+        max_sequence_length=0,
+        output_type="np",
+    )
+    assert made.images.shape == (1, shape.height, shape.width, 3)
 
 
 @pytest.mark.integration

@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy/README.md"]
 COMMANDS = get_command(app).commands
 LISTED = ("configs", "examples", "benchmarks", "tdm_core", "services", "deploy", "docs")
-DATA = ("services/demo/models", "services/demo/prompts", "docs/decisions")
+DATA = (
+    "services/demo/models",
+    "services/demo/prompts",
+    "services/demo/words/models",
+    "services/demo/words/prompts",
+    "docs/decisions",
+)
 """Folders that the tree names and does not list."""
 
 

@@ -147,8 +147,9 @@ def test_ci_is_a_strict_script_that_ends_in_make_check():
     assert text.rstrip().endswith("make check")
 
 
-def test_the_bundled_models_are_the_ones_that_were_summed():
-    folder = ROOT / "services/demo/models"
+@pytest.mark.parametrize("world", ["services/demo", "services/demo/words"])
+def test_the_bundled_models_are_the_ones_that_were_summed(world):
+    folder = ROOT / world / "models"
     lines = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
     summed = {name: digest for digest, name in lines}
     there = {
@@ -156,5 +157,5 @@ def test_the_bundled_models_are_the_ones_that_were_summed():
         for path in folder.glob("*/**/*")
         if path.is_file()
     }
-    remedy = "cd services/demo/models && find */ -type f | LC_ALL=C sort | xargs sha256sum"
+    remedy = f"cd {world}/models && find */ -type f | LC_ALL=C sort | xargs sha256sum"
     assert there == summed, f"write SHA256SUMS anew: {remedy} > SHA256SUMS"
