@@ -18,9 +18,9 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from services.labels import rewards
-from services.labels.group_rows import LoadedGroup, core, groups_by_id
+from services.labels.group_rows import LoadedGroup, groups_by_id
 from services.labels.run_prior import RunPrior, run_prior
-from services.labels.store.tables import DueRefresh, Group, Label
+from services.labels.store.tables import DueRefresh, Group, Label, core
 from tdm_core.label_posterior import (
     GroupPosterior,
     group_posterior,
@@ -84,6 +84,7 @@ def settle(
     priors: dict[str, RunPrior] = {}
     states: dict[str, str] = {}
     changes: list[dict[str, Any]] = []
+    due: list[rewards.Due] = []
     for group in groups:
         row = group.row
         states[row.id] = row.state
@@ -95,8 +96,10 @@ def settle(
         state = states[row.id] = next_state(group, posterior, over, now, settings)
         is_due = rewards.is_due(session, group, state, posterior, settings)
         if is_due:
-            rewards.send(session, group, state, posterior, now)
+            due.append(rewards.Due(group, state, posterior))
         changes.append(_change(group, posterior, state, is_due, now))
+    if due:
+        rewards.send(session, due, now)
     if changes:
         session.execute(_WRITE, changes)
     return states

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from services.labels import gold
 from services.labels.aggregation import settle
 from services.labels.events import record_event
-from services.labels.group_rows import LoadedGroup, Vote, core, groups_by_image
-from services.labels.store.tables import Annotator, Label, LabelRevision
+from services.labels.group_rows import LoadedGroup, Vote, groups_by_image
+from services.labels.store.tables import Annotator, Label, LabelRevision, core
 from services.web.auth import Principal
 from services.web.problems import Problem
 

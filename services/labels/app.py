@@ -127,7 +127,7 @@ def create_app(
         app.include_router(router, prefix=API)
     for router in PAGE_ROUTERS:
         app.include_router(router)
-    describe(app)
+    describe(app, OPEN_ROUTES)
     return app
 
 

@@ -9,13 +9,14 @@ import logging
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from services.labels.api_keys import principal_of_key, touch_key
 from services.labels.sessions import principal_of_session, touch_session
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
-from services.labels.store.tables import Annotator
+from services.labels.store.tables import Annotator, core
 from services.web.auth import Credentials, Principal
 from services.web.clock import Clock
 from services.web.keys import parse_key
@@ -24,6 +25,9 @@ from services.web.problems import Problem, unavailable
 
 Found = tuple[Principal, bool] | None
 """Who it is, and whether their last use is to be noted."""
+
+_annotators = core(Annotator)
+_STATE = select(_annotators.c.state).where(_annotators.c.id == bindparam("id"))
 
 _log = logging.getLogger(__name__)
 
@@ -107,9 +111,8 @@ def _find(session: Session, credentials: Credentials, now: datetime) -> Found:
     else:
         key = parse_key(credentials.bearer)
         found = principal_of_key(session, *key, now) if key else None
-    if found is not None and found[0].annotator_id is not None:
-        annotator = session.get(Annotator, found[0].annotator_id)
-        if annotator is None or annotator.state != "active":
-            detail = "an admin has closed this account; ask whoever invited you"
-            raise Problem(403, "annotator-excluded", "This account is closed", detail)
+    annotator_id = found[0].annotator_id if found else None
+    if annotator_id and session.scalar(_STATE, {"id": annotator_id}) != "active":
+        detail = "an admin has closed this account; ask whoever invited you"
+        raise Problem(403, "annotator-excluded", "This account is closed", detail)
     return found

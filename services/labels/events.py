@@ -10,19 +10,19 @@ and a reader passes a number only when every transaction that held the lock then
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.orm import Session
 
-from services.labels.outbox import enqueue, is_wanted
-from services.labels.store.tables import Event
+from services.labels.outbox import enqueue, listeners
+from services.labels.store.tables import Event, core
 
 TOPICS = ("labels", "groups", "rewards", "annotators", "system")
 EVERYBODY = "everybody"
 EVENT_LOCK = 0x7D31E7  # below 2^32, so that pg_locks shows it whole in `objid`
-_events = cast(Table, Event.__table__)
-_INSERT = insert(_events)
+_events = core(Event)
+_INSERT = insert(_events).returning(_events.c.seq, sort_by_parameter_order=True)
 _WRITERS = text(
     "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 "
     "AND objid = :key AND objsubid = 1 AND granted "
@@ -52,27 +52,27 @@ def record_event(
     `audience` is everybody; viewer (viewer, service and admin); admin; or annotator:<id>, that
     person and admins. Webhooks of the topic get a delivery in the same transaction (`deliver`).
     """
-    _lock(session)
-    row = {"topic": topic, "type": type, "data": dict(data), "audience": audience, "at": now}
-    # Past the object layer: every label comes by here.
-    result = session.execute(_INSERT, row)
-    seq = int(result.inserted_primary_key[0])  # pyright: ignore[reportAttributeAccessIssue]
-    if deliver:
-        enqueue(session, seq, topic, now)
+    (seq,) = record_events(session, topic, [(type, data)], now, audience, deliver)
     return seq
 
 
 def record_events(
-    session: Session, topic: str, type: str, data: Sequence[Mapping[str, Any]], now: datetime
-) -> None:
-    """`record_event` of several at once; two statements where no webhook wants them."""
-    if is_wanted(session, topic):
-        for each in data:
-            record_event(session, topic, type, each, now)
-        return
+    session: Session,
+    topic: str,
+    events: Sequence[tuple[str, Mapping[str, Any]]],
+    now: datetime,
+    audience: str = "viewer",
+    deliver: bool = True,
+) -> list[int]:
+    """`record_event` of several (type, data) at once, in as many statements as for one."""
     _lock(session)
-    same = {"topic": topic, "type": type, "audience": "viewer", "at": now}
-    session.execute(_INSERT, [{**same, "data": dict(each)} for each in data])
+    same = {"topic": topic, "audience": audience, "at": now}
+    rows = [{**same, "type": type, "data": dict(data)} for type, data in events]
+    # Past the object layer: every label comes by here.
+    seqs = list(session.scalars(_INSERT, rows))
+    if deliver:
+        enqueue(session, listeners(session, topic), seqs, now)
+    return seqs
 
 
 def audiences(role: str, annotator_id: str | None) -> frozenset[str] | None:

@@ -1,5 +1,6 @@
 """Groups as labelling and aggregation need them: with their images and votes, in three statements
-however many groups there are.
+however many groups there are. They name columns of tables, not attributes of mapped classes: the
+object layer would take longer over them than the database does.
 
 The groups' rows are locked first and the votes read after that, so whoever changes what a group
 says knows all that was said. (SQLite has one writer and needs no lock.)
@@ -9,15 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, case, select
+from sqlalchemy import bindparam, case, select
 from sqlalchemy.orm import Session
 
-from services.labels.store.tables import Annotator, Group, GroupImage, Label, Question, Run
-
-
-def core(mapped: Any) -> Table:
-    """The table under a mapped class, for statements that skip the object layer."""
-    return cast(Table, mapped.__table__)
+from services.labels.store.tables import Annotator, Group, GroupImage, Label, Question, Run, core
 
 
 @dataclass(slots=True)
@@ -47,53 +43,56 @@ class LoadedGroup:
         return self.row.id
 
 
-vote_weight = case((Annotator.state == "excluded", 0.0), else_=Annotator.weight)
+_annotators, _groups, _images, _labels, _questions, _runs = (
+    core(mapped) for mapped in (Annotator, Group, GroupImage, Label, Question, Run)
+)
+vote_weight = case((_annotators.c.state == "excluded", 0.0), else_=_annotators.c.weight)
 """w_j in SQL."""
 
 _IDS = bindparam("ids", expanding=True)
-_OF_IMAGES = select(GroupImage.group_id).where(GroupImage.id.in_(_IDS))
+_OF_IMAGES = select(_images.c.group_id).where(_images.c.id.in_(_IDS))
 _GROUPS = (
     select(
-        Group.id,
-        Group.run_id,
-        Group.question_id,
-        Group.policy_version,
-        Group.auto_rewards,
-        Group.overlap,
-        Group.deadline_at,
-        Group.is_gold,
-        Group.state,
-        Group.ready_at,
-        Group.reward_revision,
-        Question.guidelines_version,
-        Run.newest_policy,
-        Run.like_rate,
-        Run.rate_labels,
-        Run.rate_seq,
-        Run.prior,
+        _groups.c.id,
+        _groups.c.run_id,
+        _groups.c.question_id,
+        _groups.c.policy_version,
+        _groups.c.auto_rewards,
+        _groups.c.overlap,
+        _groups.c.deadline_at,
+        _groups.c.is_gold,
+        _groups.c.state,
+        _groups.c.ready_at,
+        _groups.c.reward_revision,
+        _questions.c.guidelines_version,
+        _runs.c.newest_policy,
+        _runs.c.like_rate,
+        _runs.c.rate_labels,
+        _runs.c.rate_seq,
+        _runs.c.prior,
     )
-    .join(Question, Question.id == Group.question_id)
-    .join(Run, Run.id == Group.run_id)
-    .order_by(Group.id)
-    .with_for_update(of=Group)
+    .join(_questions, _questions.c.id == _groups.c.question_id)
+    .join(_runs, _runs.c.id == _groups.c.run_id)
+    .order_by(_groups.c.id)
+    .with_for_update(of=_groups)
 )
-_BY_ID, _BY_IMAGE = (_GROUPS.where(Group.id.in_(ids)) for ids in (_IDS, _OF_IMAGES))
+_BY_ID, _BY_IMAGE = (_GROUPS.where(_groups.c.id.in_(ids)) for ids in (_IDS, _OF_IMAGES))
 _IMAGES = (
     select(
-        GroupImage.id,
-        GroupImage.group_id,
-        GroupImage.index.label("place"),
-        GroupImage.gold_answer,
+        _images.c.id,
+        _images.c.group_id,
+        _images.c.index.label("place"),
+        _images.c.gold_answer,
     )
-    .where(GroupImage.group_id.in_(_IDS))
-    .order_by(GroupImage.group_id, GroupImage.index)
+    .where(_images.c.group_id.in_(_IDS))
+    .order_by(_images.c.group_id, _images.c.index)
 )
 _VOTES = (
-    select(*core(Label).c, vote_weight.label("weight"))
-    .join(Annotator, Annotator.id == Label.annotator_id)
-    .where(Label.group_id.in_(_IDS))
+    select(*_labels.c, vote_weight.label("weight"))
+    .join(_annotators, _annotators.c.id == _labels.c.annotator_id)
+    .where(_labels.c.group_id.in_(_IDS))
 )
-_VOTES_OF = _VOTES.where(Label.annotator_id.in_(bindparam("people", expanding=True)))
+_VOTES_OF = _VOTES.where(_labels.c.annotator_id.in_(bindparam("people", expanding=True)))
 
 
 def groups_by_id(session: Session, ids: Iterable[str]) -> dict[str, LoadedGroup]:

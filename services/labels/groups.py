@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 from services.labels.aggregation import give_up, order_weight
 from services.labels.claiming import draw
 from services.labels.events import record_event
-from services.labels.group_rows import core
-from services.labels.store.tables import Assignment, Group, GroupImage, Image, Question, Run
+from services.labels.store.tables import Assignment, Group, GroupImage, Image, Question, Run, core
 from services.web.ids import new_id
 from services.web.problems import Problem
 

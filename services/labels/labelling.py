@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from services.labels import gold
 from services.labels.aggregation import settle
 from services.labels.events import record_events
-from services.labels.group_rows import LoadedGroup, Vote, core, groups_by_image
+from services.labels.group_rows import LoadedGroup, Vote, groups_by_image
 from services.labels.people import Person
-from services.labels.store.tables import Label
+from services.labels.store.tables import Label, core
 from services.web.ids import new_id
 from services.web.problems import Problem
 
@@ -148,11 +148,11 @@ def _settle(
 ) -> None:
     newest = max(label["seq"] for labels in new.values() for label in labels)
     states = settle(session, groups, newest, now, settings)
-    events: list[dict[str, Any]] = []
+    events: list[tuple[str, dict[str, Any]]] = []
     for group in groups:
         labels = new[group.id]
         if group.row.is_gold:
             gold.answered(session, group, labels, now, settings)
         told = {"group_id": group.id, "run_id": group.row.run_id, "state": states[group.id]}
-        events.append({**told, "num_labels": len(labels)})
-    record_events(session, "labels", "labels.received", events, now)
+        events.append(("labels.received", {**told, "num_labels": len(labels)}))
+    record_events(session, "labels", events, now)

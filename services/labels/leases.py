@@ -16,10 +16,9 @@ from sqlalchemy.orm import Session
 
 from services.labels.aggregation import give_up
 from services.labels.claiming import draw, has_free_slot, next_group
-from services.labels.group_rows import core
 from services.labels.labelling import Recorded, Verdict, record
 from services.labels.people import by_id
-from services.labels.store.tables import Assignment, Group, GroupImage, Label
+from services.labels.store.tables import Assignment, Group, GroupImage, Label, core
 from services.web.ids import new_id
 from services.web.problems import Problem
 

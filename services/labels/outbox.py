@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from services.labels.store.tables import Delivery, Event, Webhook
+from services.labels.store.tables import Delivery, Event, Webhook, core
 from services.web.ids import new_id
 
 FIRST_PAUSE = timedelta(seconds=5)
@@ -22,6 +22,10 @@ MAX_ATTEMPTS = 10  # pauses of 5 s times 4^n, at most a day: given up after some
 SENDING_TIME = timedelta(seconds=60)
 IN_FLIGHT_PER_WEBHOOK = 4
 GONE = 410
+
+_deliveries = core(Delivery)
+_hooks = core(Webhook)
+_ACTIVE = select(_hooks.c.id, _hooks.c.topics).where(_hooks.c.state == "active")
 
 
 @dataclass(frozen=True)
@@ -50,31 +54,30 @@ class Outcome:
         return self.status is not None and 200 <= self.status < 300
 
 
-def is_wanted(session: Session, topic: str) -> bool:
-    """Whether an active webhook listens to the topic."""
-    hooks = session.scalars(select(Webhook.topics).where(Webhook.state == "active"))
-    return any(topic in topics for topics in hooks)
+def listeners(session: Session, topic: str) -> list[str]:
+    """Ids of the active webhooks of the topic."""
+    return [hook.id for hook in session.execute(_ACTIVE) if topic in hook.topics]
 
 
-def enqueue(session: Session, event_seq: int, topic: str, now: datetime) -> None:
-    """A delivery of this event to every active webhook of its topic, in its transaction."""
-    hooks = session.execute(select(Webhook.id, Webhook.topics).where(Webhook.state == "active"))
-    for identity, topics in hooks.all():
-        if topic in topics:
-            add_delivery(session, identity, event_seq, now)
+def enqueue(
+    session: Session, webhook_ids: Sequence[str], event_seqs: Sequence[int], now: datetime
+) -> None:
+    """Deliveries of these events to these webhooks, due at once, in the events' transaction."""
+    rows = [_delivery(webhook, seq, now) for webhook in webhook_ids for seq in event_seqs]
+    if rows:
+        session.execute(insert(_deliveries), rows)
 
 
 def add_delivery(session: Session, webhook_id: str, event_seq: int, now: datetime) -> Delivery:
     """A delivery that is due at once."""
-    delivery = Delivery(
-        id=new_id(now),
-        webhook_id=webhook_id,
-        event_seq=event_seq,
-        next_at=now,
-        created_at=now,
-    )
+    delivery = Delivery(**_delivery(webhook_id, event_seq, now))
     session.add(delivery)
     return delivery
+
+
+def _delivery(webhook_id: str, event_seq: int, now: datetime) -> dict[str, Any]:
+    same = {"id": new_id(now), "next_at": now, "created_at": now}
+    return {**same, "webhook_id": webhook_id, "event_seq": event_seq}
 
 
 def claim(session: Session, now: datetime) -> list[Parcel]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from services.labels.group_rows import core, vote_weight
-from services.labels.store.tables import Annotator
+from services.labels.group_rows import vote_weight
+from services.labels.store.tables import Annotator, core
 from services.web.ids import new_id
 from services.web.problems import Problem
 
@@ -21,13 +21,14 @@ class Person(NamedTuple):
     """0 below the gold bar."""
 
 
-_PEOPLE = select(Annotator.id, Annotator.external_ref, Annotator.state, vote_weight.label("weight"))
-_BY_ID = _PEOPLE.where(Annotator.id == bindparam("id")).with_for_update()
+_people = core(Annotator)
+_PEOPLE = select(_people.c.id, _people.c.external_ref, _people.c.state, vote_weight.label("weight"))
+_BY_ID = _PEOPLE.where(_people.c.id == bindparam("id")).with_for_update()
 _BY_REF = _PEOPLE.where(
-    Annotator.key_id == bindparam("key"),
-    Annotator.external_ref.in_(bindparam("refs", expanding=True)),
+    _people.c.key_id == bindparam("key"),
+    _people.c.external_ref.in_(bindparam("refs", expanding=True)),
 )
-_INSERT = insert(core(Annotator))
+_INSERT = insert(_people)
 
 
 def by_id(session: Session, annotator_id: str) -> Person:

@@ -4,15 +4,17 @@ A message is never changed once it may have been received; what changes is told 
 higher reward revision, and older ones that nobody has taken are withdrawn.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from services.labels.events import record_event
-from services.labels.group_rows import LoadedGroup, core
-from services.labels.store.tables import RewardMessage
+from services.labels.events import record_events
+from services.labels.group_rows import LoadedGroup
+from services.labels.store.tables import RewardMessage, core
 from tdm_core.label_posterior import GroupPosterior
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ SAME = 1e-9
 """Posterior means that differ by less are the same."""
 
 _messages = core(RewardMessage)
+_INSERT = insert(_messages)
 
 
 def is_due(
@@ -50,43 +53,53 @@ def is_fresh(row: Any, settings: "Settings") -> bool:
     return settings.max_staleness is None or staleness <= settings.max_staleness
 
 
-def send(
-    session: Session,
-    group: LoadedGroup,
-    state: str,
-    posterior: GroupPosterior,
-    now: datetime,
-) -> None:
-    """Enqueue the group's next message: `ready` with the posterior, or `expired` without."""
-    row, revision = group.row, group.row.reward_revision + 1
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A group whose trainer has to be told."""
+
+    group: LoadedGroup
+    state: str
+    posterior: GroupPosterior
+
+
+def send(session: Session, due: Sequence[Due], now: datetime) -> None:
+    """Enqueue these groups' next messages: `ready` with the posterior, or `expired` without."""
+    for each in due:
+        row = each.group.row
+        if row.reward_revision:
+            _withdraw(session, row.id, row.reward_revision + 1, now)
+    messages = [_message(each, now) for each in due]
+    session.execute(_INSERT, messages)
+    record_events(session, "rewards", [_event(message["payload"]) for message in messages], now)
+
+
+def _message(due: Due, now: datetime) -> dict[str, Any]:
+    row, state, posterior = due.group.row, due.state, due.posterior
     ready = state in ("ready", "consumed")
     payload = {
         "group_id": row.id,
         "run_id": row.run_id,
-        "reward_revision": revision,
+        "reward_revision": row.reward_revision + 1,
         "policy_version": row.policy_version,
         "coverage": posterior.coverage,
         "state": "ready" if ready else "expired",
         "images": [
             _image(image, place, posterior if ready else None)
-            for place, image in enumerate(group.images)
+            for place, image in enumerate(due.group.images)
         ],
     }
-    if row.reward_revision:
-        _withdraw(session, row.id, revision, now)
-    session.execute(
-        insert(_messages).values(
-            group_id=row.id,
-            reward_revision=revision,
-            run_id=row.run_id,
-            payload=payload,
-            visible_at=now,
-            reason=None if ready else state,
-            created_at=now,
-        )
-    )
+    return {
+        **{name: payload[name] for name in ("group_id", "run_id", "reward_revision")},
+        "payload": payload,
+        "visible_at": now,
+        "reason": None if ready else state,
+        "created_at": now,
+    }
+
+
+def _event(payload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     told = {key: payload[key] for key in ("group_id", "run_id", "reward_revision", "coverage")}
-    record_event(session, "rewards", f"group.{payload['state']}", told, now)
+    return f"group.{payload['state']}", told
 
 
 def _image(image: Any, place: int, posterior: GroupPosterior | None) -> dict[str, Any]:

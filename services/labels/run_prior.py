@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from services.labels.group_rows import core, vote_weight
-from services.labels.store.tables import Annotator, Label, Run
+from services.labels.group_rows import vote_weight
+from services.labels.store.tables import Annotator, Label, Run, core
 from tdm_core.label_posterior import PRIOR_STRENGTH, Platt, base_rate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STEPS = 50
 """Parts of the window after which it is counted again."""
 
-_runs = core(Run)
+_annotators, _labels, _runs = (core(mapped) for mapped in (Annotator, Label, Run))
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def run_prior(session: Session, row: Any, newest_seq: int, settings: "Settings")
 def recount(session: Session, run_id: str, newest_seq: int, settings: "Settings") -> float:
     """Count m0 over the run's last labels, and write it down."""
     window = (
-        select(Label.value, vote_weight.label("weight"))
-        .join(Annotator, Annotator.id == Label.annotator_id)
-        .where(Label.run_id == run_id, ~Label.is_gold, Label.retracted_at.is_(None))
-        .order_by(Label.seq.desc())
+        select(_labels.c.value, vote_weight.label("weight"))
+        .join(_annotators, _annotators.c.id == _labels.c.annotator_id)
+        .where(_labels.c.run_id == run_id, ~_labels.c.is_gold, _labels.c.retracted_at.is_(None))
+        .order_by(_labels.c.seq.desc())
         .limit(settings.base_rate_window)
         .subquery()
     )

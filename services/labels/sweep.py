@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from services.labels import leases
 from services.labels.aggregation import refresh, refresh_due
-from services.labels.prior_fit import refit, runs_to_refit
 from services.labels.store.tables import Assignment, DueRefresh, Group
 
 if TYPE_CHECKING:
@@ -37,15 +36,12 @@ class Swept:
 
 
 def sweep(session: Session, now: datetime, settings: "Settings") -> Swept:
-    """Expire leases, end groups past their deadline, refresh those whose people were gated, and fit
-    the priors of runs anew."""
+    """Expire leases, end groups past their deadline, refresh those whose people were gated."""
     num_leases = leases.expire(session, now)
     ids = session.scalars(_past(now).limit(BATCH)).all()
     if ids:
         refresh(session, ids, now, settings)
     num_refreshed = refresh_due(session, now, settings, BATCH)
-    for run_id in runs_to_refit(session):
-        refit(session, run_id, settings)
     return Swept(num_leases, len(ids), num_refreshed)
 
 
@@ -53,8 +49,7 @@ def is_due(session: Session, now: datetime) -> bool:
     """Whether a sweep would find anything; a look that writes nothing."""
     over = select(Assignment.id).where(Assignment.state == "live", Assignment.expires_at <= now)
     queries = (over, _past(now), select(DueRefresh.group_id))
-    found = any(session.scalar(query.limit(1)) is not None for query in queries)
-    return found or bool(runs_to_refit(session))
+    return any(session.scalar(query.limit(1)) is not None for query in queries)
 
 
 def _past(now: datetime) -> Select[str]:

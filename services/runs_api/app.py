@@ -91,7 +91,7 @@ def create_app(
         check_closed(router, API, open_routes)
         app.include_router(router, prefix=API)
     app.include_router(system.router)
-    describe(app)
+    describe(app, open_routes)
     return app
 
 

@@ -3,11 +3,11 @@
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, Protocol
+from functools import lru_cache
+from typing import Any, Literal, Protocol
 
-from fastapi import APIRouter, Depends, Request, Security
+from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
-from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,9 +16,6 @@ from services.web.problems import Problem
 
 COOKIE = "tdmr1_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-_bearer = HTTPBearer(auto_error=False, scheme_name="key", description="An API key")
-_cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session")
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,7 @@ class _Require:
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self.allowed = allowed
 
-    async def __call__(
-        self,
-        request: Request,
-        _key: Annotated[Any, Security(_bearer)],  # These two tell openapi.json how to log in.
-        _session: Annotated[Any, Security(_cookie)],
-    ) -> Principal:
+    async def __call__(self, request: Request) -> Principal:
         principal = getattr(request.state, "principal", None)
         if principal is None:
             raise unauthenticated()
@@ -155,8 +147,7 @@ class Authentication:
             self._check_origin(scope, needed=True)
             _check_csrf(scope, principal)
         host, _ = scope.get("client") or ("", 0)
-        ip_sha256 = hmac.new(self.ip_salt, host.encode(), "sha256").hexdigest()
-        return replace(principal, ip_sha256=ip_sha256)
+        return replace(principal, ip_sha256=_ip_sha256(self.ip_salt, host))
 
     def _check_origin(self, scope: Scope, needed: bool) -> None:
         headers = Headers(scope=scope)
@@ -171,16 +162,20 @@ class Authentication:
 
 def credentials_of(scope: Scope, cookie_name: str = COOKIE) -> Credentials:
     """Bearer key or session cookie of a request; 401 where it has neither, 400 with both."""
-    request = Request(scope)
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    cookie = request.cookies.get(cookie_name, "")
+    scheme, _, bearer = Headers(scope=scope).get("authorization", "").partition(" ")
     if scheme and scheme.lower() != "bearer":
         raise unauthenticated(f"scheme {scheme!r} is not known; use Bearer tdmr1_...")
     if scheme:
         return Credentials(bearer=bearer.strip())
+    cookie = Request(scope).cookies.get(cookie_name, "")
     if cookie:
         return Credentials(cookie=cookie)
     raise unauthenticated()
+
+
+@lru_cache(maxsize=1024)
+def _ip_sha256(salt: bytes, host: str) -> str:
+    return hmac.new(salt, host.encode(), "sha256").hexdigest()
 
 
 def _check_csrf(scope: Scope, principal: Principal) -> None:

@@ -4,10 +4,10 @@ Doorkeeper (Host, secrets in the address, size and type of the body), then `auth
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.web.clock import Clock
@@ -30,8 +30,10 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
+RawHeader = tuple[bytes, bytes]
 Observe = Callable[[str, str, int, float], None]
 """Told route template, method, status and seconds of each request."""
 BodyLimit = Callable[[str], int]
@@ -62,10 +64,7 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                message["headers"] = _with_ours(message["headers"], request_id)
             await send(message)
 
         try:
@@ -92,6 +91,14 @@ class Envelope:
             return "unknown"
         nested = scope["path"].startswith(self.prefix) and not path.startswith(self.prefix)
         return self.prefix + path if nested else path
+
+
+def _with_ours(raw: Iterable[RawHeader], request_id: str) -> list[RawHeader]:
+    """The answer's headers with our own; one that a route has set stays as it is."""
+    headers = [*raw]
+    given = {name for name, _ in headers}
+    missing = [header for header in _RAW_HEADERS if header[0] not in given]
+    return [*headers, (b"x-request-id", request_id.encode()), *missing]
 
 
 def _line(scope: Scope, template: str, status: int, seconds: float) -> str:

@@ -1,9 +1,10 @@
-"""What the framework does not say by itself in openapi.json: problems, conditions, open routes."""
+"""What the framework does not say by itself in openapi.json: problems, conditions, who may ask."""
 
 from typing import Any
 
 from fastapi import FastAPI
 
+from services.web.auth import COOKIE
 from services.web.problems import MEDIA_TYPE, ProblemBody
 
 _TAG = {"type": "string", "examples": ['"r3"']}
@@ -21,21 +22,26 @@ IF_NONE_MATCH = {
     "schema": _TAG,
     "description": "An ETag: 304 if it is still that",
 }
+# `Authentication` reads them; as dependencies of every route they would be read a second time.
+_SCHEMES = {
+    "key": {"description": "An API key", "scheme": "bearer", "type": "http"},
+    "session": {"in": "cookie", "name": COOKIE, "type": "apiKey"},
+}
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, open_routes: frozenset[tuple[str, str]]) -> None:
     """Make `app.openapi()` tell the whole of it; made once, at the first call."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(generate())
+            app.openapi_schema = _complete(generate(), open_routes)
         return app.openapi_schema
 
     app.openapi = openapi  # FastAPI's documented way to extend it.
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _complete(document: dict[str, Any], open_routes: frozenset[tuple[str, str]]) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     body = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -44,11 +50,14 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     shared: dict[str, Any] = {}
-    for methods in document["paths"].values():
-        for operation in methods.values():
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if (method.upper(), path) not in open_routes:
+                operation["security"] = [{name: []} for name in _SCHEMES]
             _require_keys(operation)
             _add_conditions(operation)
             _share_problems(operation["responses"], shared)
+    components["securitySchemes"] = _SCHEMES
     components["responses"] = dict(sorted(shared.items()))
     return document
 

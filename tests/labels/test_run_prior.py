@@ -7,7 +7,6 @@ import pytest
 
 from services.labels import prior_fit
 from services.labels.store.tables import Annotator, Run
-from services.labels.sweep import is_due, sweep
 from tests.labels.labelling_cases import World, world
 
 pytestmark = pytest.mark.unit
@@ -66,13 +65,13 @@ def test_the_base_rate_is_not_counted_at_every_label(here: World) -> None:
 def test_k_and_the_proxy_are_fitted_once_there_are_labels_enough(here: World) -> None:
     here.set(proxy_reward="aesthetic")
     fill(here, 20)
-    assert not is_due(here.session, here.now)
+    assert prior_fit.runs_to_refit(here.session) == []
     fill_more = [f"x{n}" for n in range(13)]
     for name in fill_more:
         here.label("ann", here.group(name, 16), "ld" * 8)
-    assert is_due(here.session, here.now)
-    sweep(here.session, here.now, here.settings)
-    assert not is_due(here.session, here.now)
+    assert prior_fit.runs_to_refit(here.session) == ["run"]
+    prior_fit.keep(here.session, "run", prior_fit.fit(here.session, "run", here.settings))
+    assert prior_fit.runs_to_refit(here.session) == []
     prior = run_of(here).prior
     assert prior is not None
     assert prior["b"] > 0.5
@@ -82,7 +81,7 @@ def test_k_and_the_proxy_are_fitted_once_there_are_labels_enough(here: World) ->
 def test_a_proxy_reward_moves_the_prior_of_unlabelled_images(here: World) -> None:
     here.set(proxy_reward="aesthetic")
     fill(here, 20)
-    prior_fit.refit(here.session, "run", here.settings)
+    prior_fit.keep(here.session, "run", prior_fit.fit(here.session, "run", here.settings))
     images = here.group("new", 3, auto_rewards={"aesthetic": [-2.0, 0.0, 2.0]})
     here.label("ann", images[1:2], "s")
     aggregate = here.state("new").aggregate
