@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from services.labels.schemas.assignments import (
@@ -12,33 +12,52 @@ from services.labels.schemas.assignments import (
     PromptText,
     QuestionText,
 )
-from services.labels.store.tables import Assignment, Group, GroupImage, Label, Question
+from services.labels.store.tables import Assignment, Group, GroupImage, Label, Question, core
+
+_groups, _images, _labels, _questions = (
+    core(mapped) for mapped in (Group, GroupImage, Label, Question)
+)
+_GROUP = (
+    select(
+        _groups.c.id,
+        _groups.c.prompt_text,
+        _groups.c.question_id,
+        _groups.c.content_warning,
+        _questions.c.text,
+        _questions.c.guidelines,
+        _questions.c.guidelines_version,
+    )
+    .join(_questions, _questions.c.id == _groups.c.question_id)
+    .where(_groups.c.id == bindparam("group"))
+)
+_OF_PERSON = and_(
+    _labels.c.image_id == _images.c.id,
+    _labels.c.annotator_id == bindparam("me"),
+    _labels.c.retracted_at.is_(None),
+)
+_IMAGES = (
+    select(_images.c.id, _images.c.sha256, _labels.c.value)
+    .outerjoin(_labels, _OF_PERSON)
+    .where(_images.c.group_id == bindparam("group"))
+)
 
 
 def assignment(session: Session, lease: Assignment, now: datetime) -> AssignmentView:
     """The lease with its group, in the order of its positions."""
-    group, question = session.execute(
-        select(Group, Question)
-        .join(Question, Question.id == Group.question_id)
-        .where(Group.id == lease.group_id)
-    ).one()
-    of_person = (Label.image_id == GroupImage.id, Label.annotator_id == lease.annotator_id)
-    rows = session.execute(
-        select(GroupImage.id, GroupImage.sha256, Label.value)
-        .outerjoin(Label, (of_person[0]) & (of_person[1]) & Label.retracted_at.is_(None))
-        .where(GroupImage.group_id == lease.group_id)
-    )
-    images = {row.id: row for row in rows}
+    row = session.execute(_GROUP, {"group": lease.group_id}).one()
+    wanted = {"group": lease.group_id, "me": lease.annotator_id}
+    rows = session.execute(_IMAGES, wanted)
+    images = {image.id: image for image in rows}
     return AssignmentView(
         assignment_id=lease.id,
         lease_token=lease.token,
         lease_expires_at=lease.expires_at,
         lease_seconds=(lease.expires_at - now).total_seconds(),
         group=AssignedGroup(
-            group_id=group.id,
-            prompt=PromptText(text=group.prompt_text),
-            question=QuestionText(question_id=question.id, text=question.text),
-            content_warning=group.content_warning,
+            group_id=row.id,
+            prompt=PromptText(text=row.prompt_text),
+            question=QuestionText(question_id=row.question_id, text=row.text),
+            content_warning=row.content_warning,
         ),
         images=[
             AssignedImage(
@@ -49,6 +68,6 @@ def assignment(session: Session, lease: Assignment, now: datetime) -> Assignment
             )
             for position, id in enumerate(lease.positions)
         ],
-        guidelines_version=question.guidelines_version,
-        guidelines=question.guidelines,
+        guidelines_version=row.guidelines_version,
+        guidelines=row.guidelines,
     )

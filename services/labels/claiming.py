@@ -10,12 +10,20 @@ import hashlib
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, and_, exists, func, or_, select
+from sqlalchemy import Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.labels.aggregation import FRESHNESS
 from services.labels.group_rows import vote_weight
-from services.labels.store.tables import Annotator, Assignment, Group, Label, Question, Run
+from services.labels.store.tables import (
+    Annotator,
+    Assignment,
+    Group,
+    Label,
+    Question,
+    Run,
+    core,
+)
 
 if TYPE_CHECKING:
     from services.labels.settings import Settings
@@ -37,83 +45,94 @@ def next_group(
 ) -> str | None:
     """The group to lease, its row locked; None where there is nothing for this person. `key`, the
     id of the lease, decides by chance whether it is gold, and which."""
+    any_question = question_id is None
+    given: dict[str, Any] = {"me": annotator_id, "question": question_id, "now": now}
     if _is_new(session, annotator_id, settings) or draw("gold", key) < settings.gold_rate:
-        candidates = session.scalars(_gold(annotator_id, question_id)).all()
+        candidates = session.scalars(_GOLD[any_question], given).all()
         if candidates:
             return min(candidates, key=lambda id: draw("gold", key, id))
-    query = _ordinary(annotator_id, question_id, now).with_for_update(of=Group, skip_locked=True)
-    passed: set[str] = set()
+    passed: list[str] = []
     while True:
         # Where rows can be locked, a rival may have leased the group since this statement looked.
-        first = query.where(Group.id.not_in(passed)) if passed else query
-        found = session.execute(first).first()
+        found = session.execute(_ORDINARY[any_question], {**given, "passed": passed}).first()
         if found is None or has_free_slot(session, found.id, found.overlap, now):
             return found.id if found else None
-        passed.add(found.id)
+        passed.append(found.id)
 
 
 def _is_new(session: Session, annotator_id: str, settings: "Settings") -> bool:
     """Whether the person has answered too little gold to be given anything else."""
     if settings.gold_first == 0:
         return False
-    answered = select(Annotator.gold_answered).where(Annotator.id == annotator_id)
-    return (session.scalar(answered) or 0) < settings.gold_first
+    return (session.scalar(_ANSWERED, {"me": annotator_id}) or 0) < settings.gold_first
 
 
 def has_free_slot(session: Session, group_id: str, overlap: int, now: datetime) -> bool:
     """Whether somebody else may label the group; certain only for who holds its row."""
-    return (session.scalar(_taken(now).where(Assignment.group_id == group_id)) or 0) < overlap
+    return (session.scalar(_TAKEN_OF, {"group": group_id, "now": now}) or 0) < overlap
 
 
-def _taken(now: datetime) -> Select[Any]:
-    live = and_(Assignment.state == "live", Assignment.expires_at > now)
-    counts = and_(Assignment.state == "submitted", vote_weight > 0)
+_annotators, _assignments, _groups, _labels, _questions, _runs = (
+    core(mapped) for mapped in (Annotator, Assignment, Group, Label, Question, Run)
+)
+_ME, _QUESTION = bindparam("me"), bindparam("question")
+_LIVE = and_(_assignments.c.state == "live", _assignments.c.expires_at > bindparam("now"))
+_MINE = and_(
+    _assignments.c.group_id == _groups.c.id,
+    _assignments.c.annotator_id == _ME,
+)
+_MY_LABELS = (_labels.c.group_id == _groups.c.id, _labels.c.annotator_id == _ME)
+_ANSWERED = select(_annotators.c.gold_answered).where(_annotators.c.id == _ME)
+_TAKEN = (
+    select(func.count())
+    .select_from(_assignments)
+    .join(_annotators, _annotators.c.id == _assignments.c.annotator_id)
+    .where(or_(_LIVE, and_(_assignments.c.state == "submitted", vote_weight > 0)))
+)
+_TAKEN_OF = _TAKEN.where(_assignments.c.group_id == bindparam("group"))
+
+
+def _ordinary() -> Select[Any]:
+    taken = _TAKEN.where(_assignments.c.group_id == _groups.c.id).correlate(_groups)
+    done = or_(_assignments.c.state.in_(("submitted", "skipped")), _LIVE)
+    labels = select(func.count()).select_from(_labels).where(*_MY_LABELS).scalar_subquery()
     return (
-        select(func.count())
-        .select_from(Assignment)
-        .join(Annotator, Annotator.id == Assignment.annotator_id)
-        .where(or_(live, counts))
-    )
-
-
-def _ordinary(annotator_id: str, question_id: str | None, now: datetime) -> Select[Any]:
-    taken = _taken(now).where(Assignment.group_id == Group.id).correlate(Group).scalar_subquery()
-    mine = and_(Assignment.group_id == Group.id, Assignment.annotator_id == annotator_id)
-    live = and_(Assignment.state == "live", Assignment.expires_at > now)
-    done = or_(Assignment.state.in_(("submitted", "skipped")), live)
-    labels = (
-        select(func.count())
-        .select_from(Label)
-        .where(Label.group_id == Group.id, Label.annotator_id == annotator_id)
-        .scalar_subquery()
-    )
-    return (
-        _asked(question_id, gold=False)
-        .add_columns(Group.overlap)
-        .join(Run, Run.id == Group.run_id)
-        .where(or_(Group.deadline_at.is_(None), Group.deadline_at > now))
-        .where(taken < Group.overlap, ~exists().where(mine, done), labels < Group.num_images)
+        _asked(gold=False)
+        .add_columns(_groups.c.overlap)
+        .join(_runs, _runs.c.id == _groups.c.run_id)
+        .where(or_(_groups.c.deadline_at.is_(None), _groups.c.deadline_at > bindparam("now")))
+        .where(taken.scalar_subquery() < _groups.c.overlap, ~exists().where(_MINE, done))
+        .where(labels < _groups.c.num_images)
+        .where(_groups.c.id.not_in(bindparam("passed", expanding=True)))
         .order_by(
-            (Group.num_labels > 0).desc(),
-            Group.priority.desc(),
-            (Group.order_weight - Run.newest_policy / float(FRESHNESS)).desc(),
-            Group.created_at,
+            (_groups.c.num_labels > 0).desc(),
+            _groups.c.priority.desc(),
+            (_groups.c.order_weight - _runs.c.newest_policy / float(FRESHNESS)).desc(),
+            _groups.c.created_at,
         )
         .limit(1)
+        .with_for_update(of=_groups, skip_locked=True)
     )
 
 
-def _gold(annotator_id: str, question_id: str | None) -> Select[Any]:
+def _gold() -> Select[Any]:
     """Gold groups that this person has not seen."""
-    seen = exists().where(Assignment.group_id == Group.id, Assignment.annotator_id == annotator_id)
-    labelled = exists().where(Label.group_id == Group.id, Label.annotator_id == annotator_id)
-    return _asked(question_id, gold=True).where(~seen, ~labelled)
+    return _asked(gold=True).where(~exists().where(_MINE), ~exists().where(*_MY_LABELS))
 
 
-def _asked(question_id: str | None, gold: bool) -> Select[Any]:
-    query = (
-        select(Group.id)
-        .join(Question, Question.id == Group.question_id)
-        .where(Group.state == "open", Group.is_gold == gold, Question.state == "active")
+def _asked(gold: bool) -> Select[Any]:
+    return (
+        select(_groups.c.id)
+        .join(_questions, _questions.c.id == _groups.c.question_id)
+        .where(_groups.c.state == "open", _groups.c.is_gold == gold)
+        .where(_questions.c.state == "active")
     )
-    return query if question_id is None else query.where(Group.question_id == question_id)
+
+
+def _by_question(query: Select[Any]) -> dict[bool, Select[Any]]:
+    """By whether any question will do."""
+    return {True: query, False: query.where(_groups.c.question_id == _QUESTION)}
+
+
+# Made once: to put such a statement together takes as long as to run it.
+_ORDINARY, _GOLD = _by_question(_ordinary()), _by_question(_gold())

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from PIL import Image as Pillow
 from PIL import ImageOps
-from sqlalchemy import ColumnElement, and_, exists, or_, select, true
+from sqlalchemy import and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
-from services.labels.store.tables import Assignment, GroupImage, Image, Label
+from services.labels.store.tables import Assignment, GroupImage, Image, Label, core
 from services.run_store.files import write_whole
 from services.web.auth import Principal
 from services.web.problems import Problem
@@ -130,32 +130,42 @@ def find(session: Session, sha256: str) -> Image | None:
     return image if image is not None and image.removed_at is None else None
 
 
-def seen_by(session: Session, sha256: str, principal: Principal, now: datetime) -> Image:
-    """An image of a group that this caller may see: 404 for all others, 410 where it was removed.
+def seen_by(session: Session, sha256: str, principal: Principal, now: datetime) -> None:
+    """404 for an image of no group that this caller may see, 410 where it was removed.
 
     A person sees what is leased to them or was labelled by them; other roles see every group.
     """
-    shown: ColumnElement[bool] = true()
-    if principal.role == "annotator":
-        theirs = Assignment.annotator_id == principal.annotator_id
-        live = and_(Assignment.state == "live", Assignment.expires_at > now)
-        leased = (
-            exists()
-            .where(Assignment.group_id == GroupImage.group_id, theirs)
-            .where(or_(live, Assignment.state == "submitted"))
-        )
-        labelled = exists().where(
-            Label.group_id == GroupImage.group_id, Label.annotator_id == principal.annotator_id
-        )
-        shown = or_(leased, labelled)
-    linked = exists().where(GroupImage.sha256 == Image.sha256).where(shown)
-    image = session.scalar(select(Image).where(Image.sha256 == sha256, linked))
+    query = _SHOWN_TO_PERSON if principal.role == "annotator" else _SHOWN
+    wanted = {"sha256": sha256, "me": principal.annotator_id, "now": now}
+    image = session.execute(query, wanted).first()
     if image is None:
         raise Problem(404, "not-found", "Not found", f"there is no image {sha256} for you")
     if image.removed_at is not None:
         detail = f"image {sha256} was removed on {image.removed_at.date()}"
         raise Problem(410, "image-removed", "The image was removed", detail)
-    return image
+
+
+_assignments, _images, _labels, _places = (
+    core(mapped) for mapped in (Assignment, Image, Label, GroupImage)
+)
+_LEASED = (
+    exists()
+    .where(_assignments.c.group_id == _places.c.group_id)
+    .where(_assignments.c.annotator_id == bindparam("me"))
+    .where(
+        or_(
+            and_(_assignments.c.state == "live", _assignments.c.expires_at > bindparam("now")),
+            _assignments.c.state == "submitted",
+        )
+    )
+)
+_LABELLED = exists().where(
+    _labels.c.group_id == _places.c.group_id, _labels.c.annotator_id == bindparam("me")
+)
+_LINKED = exists().where(_places.c.sha256 == _images.c.sha256)
+_IMAGE = select(_images.c.removed_at).where(_images.c.sha256 == bindparam("sha256"))
+_SHOWN = _IMAGE.where(_LINKED)
+_SHOWN_TO_PERSON = _IMAGE.where(_LINKED.where(or_(_LEASED, _LABELLED)))
 
 
 def _picture(image: Pillow.Image, content: bytes, sha256: str, max_pixels: int) -> Picture:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from services.labels.aggregation import give_up
@@ -24,6 +24,25 @@ from services.web.problems import Problem
 
 if TYPE_CHECKING:
     from services.labels.settings import Settings
+
+
+_groups, _images, _leases = (core(mapped) for mapped in (Group, GroupImage, Assignment))
+_GROUP_OF = select(_leases.c.group_id).where(
+    _leases.c.id == bindparam("id"), _leases.c.annotator_id == bindparam("me")
+)
+_LOCK = select(_groups.c.id).where(_groups.c.id == bindparam("id")).with_for_update()
+_LIVE_OF = (
+    select(Assignment)
+    .where(Assignment.annotator_id == bindparam("me"), Assignment.state == "live")
+    .order_by(Assignment.id)
+)
+_IMAGES_OF = select(_images.c.id).where(_images.c.group_id == bindparam("group"))
+_END_OVERDUE = (
+    update(_leases)
+    .where(_leases.c.group_id == bindparam("group"), _leases.c.id != bindparam("but"))
+    .where(_leases.c.state == "live", _leases.c.expires_at <= bindparam("now"))
+    .values(state="expired", finished_at=bindparam("now"))
+)
 
 
 class LeaseLost(Problem):
@@ -61,13 +80,10 @@ def claim(
 
 def own(session: Session, assignment_id: str, annotator_id: str | None) -> Assignment:
     """404 where it is not theirs; else the lease, with the group's row locked before it is read."""
-    query = select(Assignment.group_id).where(
-        Assignment.id == assignment_id, Assignment.annotator_id == annotator_id
-    )
-    group_id = session.scalar(query)
+    group_id = session.scalar(_GROUP_OF, {"id": assignment_id, "me": annotator_id})
     if group_id is None:
         raise Problem(404, "not-found", "Not found", f"you have no assignment {assignment_id}")
-    session.execute(select(Group.id).where(Group.id == group_id).with_for_update())
+    session.execute(_LOCK, {"id": group_id})
     return session.get_one(Assignment, assignment_id, populate_existing=True)
 
 
@@ -150,10 +166,7 @@ def is_live(assignment: Assignment, now: datetime) -> bool:
 
 
 def _leases_of(session: Session, annotator_id: str) -> Sequence[Assignment]:
-    query = select(Assignment).where(
-        Assignment.annotator_id == annotator_id, Assignment.state == "live"
-    )
-    return session.scalars(query.order_by(Assignment.id)).all()
+    return session.scalars(_LIVE_OF, {"me": annotator_id}).all()
 
 
 def _grant(
@@ -166,7 +179,7 @@ def _grant(
 ) -> Assignment:
     """The lease of a group that is free; its images in an order of its own."""
     _end_overdue(session, group_id, now)
-    images = session.scalars(select(GroupImage.id).where(GroupImage.group_id == group_id)).all()
+    images = session.scalars(_IMAGES_OF, {"group": group_id}).all()
     lease = Assignment(
         id=id,
         group_id=group_id,
@@ -209,10 +222,7 @@ def _reenter(
 
 def _end_overdue(session: Session, group_id: str, now: datetime, but: str = "") -> None:
     """Write down whose place is taken, so that no clock set back gives it to two."""
-    leases = core(Assignment)
-    over = (leases.c.group_id == group_id, leases.c.state == "live", leases.c.expires_at <= now)
-    ended = update(leases).where(*over, leases.c.id != but)
-    session.execute(ended.values(state="expired", finished_at=now))
+    session.execute(_END_OVERDUE, {"group": group_id, "but": but, "now": now})
 
 
 def _why(assignment: Assignment, token: str) -> str:

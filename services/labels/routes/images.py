@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from services.labels import images
 from services.labels.schemas.images import ImageView
@@ -72,13 +73,18 @@ async def get_image(
     """An image's pixels: a person sees those leased to them or labelled by them."""
     state = request.app.state
     now = state.clock()
-    await state.database.read(lambda session: images.seen_by(session, sha256, principal, now))
     headers = {"Cache-Control": FOR_EVER, "ETag": f'"{sha256[:32]}-{size}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(None, 304, headers)
+    is_known = headers["ETag"] in request.headers.get("if-none-match", "")
+
+    def read(session: Session) -> bytes | None:
+        images.seen_by(session, sha256, principal, now)
+        return None if is_known else state.images.path(sha256, size).read_bytes()
+
     try:
-        content = await asyncio.to_thread(state.images.path(sha256, size).read_bytes)
+        content = await state.database.read(read)
     except FileNotFoundError as error:
         detail = f"image {sha256} is known but its file is gone; PUT it again"
         raise Problem(410, "image-removed", "The image was removed", detail) from error
+    if content is None:
+        return Response(None, 304, headers)
     return Response(content, 200, headers, images.SIZES[size])
