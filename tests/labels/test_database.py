@@ -94,7 +94,7 @@ def test_many_writers_on_two_hosts_count_without_a_gap(database: Database, datab
     hosts[1].close()
 
 
-def test_a_row_that_another_thread_wrote_first_is_found_and_not_an_error(database: Database):
+def test_a_row_that_another_caller_wrote_first_is_found_and_not_an_error(database: Database):
     """Look, then add what is missing: everybody else finds it."""
 
     def find_or_ask(session: Session) -> str:
@@ -107,14 +107,15 @@ def test_a_row_that_another_thread_wrote_first_is_found_and_not_an_error(databas
     assert sorted(asyncio.run(together())) == ["found"] * 39 + ["shared"]
 
 
-def test_two_that_look_at_once_do_not_both_act(database: Database):
+def test_two_that_look_at_once_do_not_both_act(database: Database, database_url: str):
     """Neither writes what the other has read: no row and no key of theirs conflicts."""
+    elsewhere = Database.open(database_url)
     meeting, started = threading.Barrier(2), threading.Event()
 
     def only_if_alone(session: Session, id: str) -> None:
         before = ids(session)
         started.set()
-        with suppress(threading.BrokenBarrierError):  # one writer: nobody comes
+        with suppress(threading.BrokenBarrierError):  # SQLite has one writer: nobody comes
             meeting.wait(0.5)
         if not before:
             ask(session, id)
@@ -122,14 +123,15 @@ def test_two_that_look_at_once_do_not_both_act(database: Database):
     with ThreadPoolExecutor(2) as callers:
         first = callers.submit(database.write_now, lambda session: only_if_alone(session, "a"))
         assert started.wait(20)
-        second = callers.submit(database.write_now, lambda session: only_if_alone(session, "b"))
+        second = callers.submit(elsewhere.write_now, lambda session: only_if_alone(session, "b"))
         first.result()
         second.result()
+    elsewhere.close()
     assert len(database.read_now(ids)) == 1
 
 
-def test_what_another_thread_wrote_after_the_look_is_found_at_the_second_look(postgresql_url: str):
-    database = Database.open(postgresql_url)
+def test_what_another_host_wrote_after_the_look_is_found_at_the_second_look(postgresql_url: str):
+    database, elsewhere = Database.open(postgresql_url), Database.open(postgresql_url)
     looked, written = threading.Event(), threading.Event()
 
     def find_or_ask(session: Session) -> str:
@@ -141,10 +143,11 @@ def test_what_another_thread_wrote_after_the_look_is_found_at_the_second_look(po
     with ThreadPoolExecutor(1) as caller:
         answer = caller.submit(database.write_now, find_or_ask)
         assert looked.wait(20)
-        database.write_now(lambda session: ask(session, "shared"))
+        elsewhere.write_now(lambda session: ask(session, "shared"))
         written.set()
         assert answer.result() == "found"
     database.close()
+    elsewhere.close()
 
 
 def test_readers_see_a_snapshot_that_does_not_move(database: Database):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy.orm import Session
 
-from services.labels.store.database import POSTGRESQL_WRITERS, Database
+from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
 from services.labels.store.writer import CAPACITY
 from tests.labels.test_database import ask, ids
@@ -19,21 +19,19 @@ pytestmark = pytest.mark.integration
 
 
 @contextmanager
-def every_writer_busy(database: Database) -> Iterator[threading.Event]:
+def writer_busy(database: Database) -> Iterator[threading.Event]:
     """Until the event is set, which leaving does at the latest."""
     release = threading.Event()
-    with ThreadPoolExecutor(POSTGRESQL_WRITERS) as callers:
+    started = threading.Event()
+
+    def hold(_session: Session) -> None:
+        started.set()
+        release.wait(20)
+
+    with ThreadPoolExecutor(1) as callers:
         try:
-            for _ in range(POSTGRESQL_WRITERS):
-                started = threading.Event()
-
-                def hold(_session: Session, started: threading.Event = started) -> None:
-                    started.set()
-                    release.wait(20)
-
-                callers.submit(database.write_now, hold)
-                if not started.wait(0.5):  # one thread, as on SQLite: the others wait behind it
-                    break
+            callers.submit(database.write_now, hold)
+            assert started.wait(20)
             yield release
         finally:
             release.set()
@@ -49,7 +47,7 @@ def test_a_caller_that_gave_up_before_its_turn_has_written_nothing(database: Dat
         release.set()
         return await database.write(lambda session: ask(session, "next"))
 
-    with every_writer_busy(database) as release:
+    with writer_busy(database) as release:
         assert asyncio.run(give_up(release)) == "next"
     assert database.read_now(ids) == ["next"]
 
@@ -85,10 +83,10 @@ def test_too_many_callers_hear_busy_and_the_others_are_served(database: Database
         release.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    with every_writer_busy(database) as release:
+    with writer_busy(database) as release:
         answers = asyncio.run(crowd(release))
     refused = [answer for answer in answers if answer is not None]
-    assert 90 <= len(refused) <= 100 + POSTGRESQL_WRITERS
+    assert 90 <= len(refused) <= 101
     assert all(isinstance(answer, StoreUnavailable) for answer in refused)
     assert "busy" in str(refused[0])
     assert database.write_now(lambda session: ask(session, "later")) == "later"
@@ -97,7 +95,7 @@ def test_too_many_callers_hear_busy_and_the_others_are_served(database: Database
 def test_closing_finishes_what_waits(database_url: str):
     database = Database.open(database_url)
     with ThreadPoolExecutor(20) as callers:
-        with every_writer_busy(database) as release:
+        with writer_busy(database) as release:
             writes = [
                 callers.submit(database.write_now, lambda session, n=n: ask(session, f"{n:02d}"))
                 for n in range(20)

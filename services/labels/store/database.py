@@ -20,8 +20,6 @@ T = TypeVar("T")
 
 READERS = 8
 """Queries that run at a time."""
-POSTGRESQL_WRITERS = 2
-"""Threads that commit at a time; more meet more often, and SQLite has one."""
 POSTGRESQL_SETTINGS = {
     "timezone": "UTC",
     "synchronous_commit": "on",  # a commit is on the disk, whatever the server's habit
@@ -43,8 +41,7 @@ class Database:
     def __init__(self, writing: Engine, reading: Engine) -> None:
         """Over two engines of one database; people call `open`."""
         self._writing, self._reading = writing, reading
-        sole = writing.dialect.name == "sqlite"
-        self._writer = Writer(writing, num_threads=1 if sole else POSTGRESQL_WRITERS)
+        self._writer = Writer(writing)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="label-reader")
 
     @classmethod
@@ -134,7 +131,7 @@ def _open_postgresql(address: URL) -> tuple[Engine, Engine]:
     engine = create_engine(
         address,
         isolation_level="SERIALIZABLE",
-        pool_size=READERS + POSTGRESQL_WRITERS,
+        pool_size=READERS + 1,  # and the writer
         max_overflow=1,
         pool_pre_ping=True,
         hide_parameters=True,  # errors are logged, and secrets are not

@@ -42,22 +42,22 @@ class _Outcome:
 
 
 class Writer:
-    """Threads that take operations from one queue and commit them in batches."""
+    """A thread that takes operations from a queue and commits them in batches.
 
-    def __init__(self, engine: Engine, num_threads: int, capacity: int = CAPACITY) -> None:
+    One on PostgreSQL too: two of one process met at the run's row and at the groups that a claim
+    looks through, and what they did again cost more than the other's commit took.
+    """
+
+    def __init__(self, engine: Engine, capacity: int = CAPACITY) -> None:
         """Over an engine whose transactions are serializable."""
         self._engine = engine
-        self._has_others = engine.dialect.name != "sqlite"  # it has one writer anyway
+        self._has_others = engine.dialect.name != "sqlite"  # processes, on whatever host
         self._queue: queue.Queue[_Job | None] = queue.Queue()
         self._capacity = capacity
         self._closing = threading.Lock()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"label-writer-{n}", daemon=True)
-            for n in range(num_threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._work, name="label-writer", daemon=True)
+        self._thread.start()
 
     @property
     def depth(self) -> int:
@@ -80,10 +80,8 @@ class Writer:
         with self._closing:
             if not self._closed:
                 self._closed = True
-                for _ in self._threads:
-                    self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+                self._queue.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
