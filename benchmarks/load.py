@@ -10,6 +10,7 @@ import selectors
 import socket
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +39,20 @@ def request(method: str, path: str, key: str, body: bytes = b"", idempotency: st
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def expect(answer: Answer | None, *statuses: int) -> Answer:
+    """The answer to a request; RuntimeError where it is of another status."""
+    assert answer is not None
+    if answer.status not in statuses:
+        raise RuntimeError(f"{answer.status}, not one of {statuses}: {answer.body[:300]!r}")
+    return answer
+
+
+def quantile(times: Sequence[float], share: float) -> float:
+    """What that share of them does not exceed; NaN of none."""
+    ordered = sorted(times)
+    return ordered[int(share * (len(ordered) - 1))] if ordered else float("nan")
+
+
 def play(port: int, clients: Sequence[Client]) -> None:
     """Run every client to its end, each over a connection of its own."""
     _Stage(port).play(clients)
@@ -48,6 +63,8 @@ class _Player:
     client: Client
     socket: socket.socket
     since: float = 0.0
+    asked: bytes = b""
+    """What is on its way; nothing during a pause."""
     heard: bytearray = field(default_factory=bytearray)
 
 
@@ -59,6 +76,7 @@ class _Stage:
         self._playing = 0
 
     def play(self, clients: Sequence[Client]) -> None:
+        """See `play`."""
         players = [_Player(client, self._connect()) for client in clients]
         for player in players:
             self._selector.register(player.socket, selectors.EVENT_READ, player)
@@ -86,15 +104,20 @@ class _Stage:
             self._playing -= 1
             return
         if isinstance(wanted, bytes):
-            player.since = time.perf_counter()
-            player.socket.sendall(wanted)
+            player.asked, player.since = wanted, time.perf_counter()
+            self._ask(player)
         else:
+            player.asked = b""
             heapq.heappush(self._pauses, (time.perf_counter() + wanted, id(player), player))
 
     def _hear(self, player: _Player) -> None:
-        chunk = player.socket.recv(READ)
+        try:
+            chunk = player.socket.recv(READ)
+        except ConnectionResetError:
+            chunk = b""
         if not chunk:
-            raise RuntimeError(f"the service hung up after {bytes(player.heard)!r}")
+            self._call_again(player)
+            return
         player.heard += chunk
         end = player.heard.find(b"\r\n\r\n")
         if end < 0:
@@ -107,6 +130,22 @@ class _Stage:
         status = int(player.heard[9:12])
         player.heard.clear()
         self._go_on(player, Answer(status, body, time.perf_counter() - player.since))
+
+    def _call_again(self, player: _Player) -> None:
+        """A server ends a connection on which nothing was said for a while; so a request may be
+        sent twice, as by any client."""
+        if player.heard:
+            raise RuntimeError(f"the service hung up in the middle: {bytes(player.heard)!r}")
+        self._selector.unregister(player.socket)
+        player.socket.close()
+        player.socket = self._connect()
+        self._selector.register(player.socket, selectors.EVENT_READ, player)
+        self._ask(player)
+
+    def _ask(self, player: _Player) -> None:
+        # Where the server has hung up, the selector tells next.
+        with suppress(ConnectionError):
+            player.socket.sendall(player.asked)
 
 
 def _length(head: bytes) -> int:
