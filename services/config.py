@@ -33,6 +33,7 @@ REWARD_KINDS = (
     "ocr",
     "jpeg_compressibility",
     "jpeg_incompressibility",
+    "preference",
     "vlm_judge",
     "http",
     "ranked",

@@ -4,8 +4,10 @@ import string
 from pathlib import Path
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import (
+    BertTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -13,12 +15,27 @@ from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     Mask2FormerImageProcessorPil,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLImageProcessorPil,
     SwinConfig,
 )
 
 COCO_LABELS = ("person", "motorbike", "keyboard")
 """Three classes in spellings that GenEval does not use for two of them."""
 MAX_TOKENS = 24
+QWEN_MARKS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+QWEN_TURN = (
+    "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{% for part in turn['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def build_clip(folder: Path, seed: int = 0, hidden_act: str = "quick_gelu") -> Path:
@@ -79,6 +96,83 @@ def build_mask2former(
         size=size or {"height": 64, "width": 64}, **padding
     ).save_pretrained(folder)
     return folder
+
+
+def build_bert_tokenizer(folder: Path) -> Path:
+    """A tokenizer of BERT's kind that knows letters."""
+    letters = [*string.ascii_lowercase, *("##" + letter for letter in string.ascii_lowercase)]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    BertTokenizer(vocab={token: i for i, token in enumerate(tokens)}).save_pretrained(folder)
+    return folder
+
+
+def build_qwen2_vl(folder: Path) -> Qwen2VLConfig:
+    """Config, tokenizer and image processor of a tiny Qwen2-VL, without weights."""
+    vocab = _qwen_tokenizer(folder)
+    config = Qwen2VLConfig(
+        text_config=_qwen_text(vocab),
+        vision_config={"embed_dim": 16, "hidden_size": 16, "mlp_ratio": 2, **_QWEN_VISION},
+        **_qwen_ids(vocab),
+    )
+    config.save_pretrained(folder)
+    return config
+
+
+def build_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
+    """A tiny Qwen2.5-VL with random weights; it reads and writes bytes."""
+    torch.manual_seed(seed)
+    vocab = _qwen_tokenizer(folder)
+    vision = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 16, "window_size": 28}
+    config = Qwen2_5_VLConfig(
+        text_config=_qwen_text(vocab),
+        vision_config=vision | _QWEN_VISION | {"fullatt_block_indexes": [0]},
+        **_qwen_ids(vocab),
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config).apply(_lively)
+    model.generation_config.eos_token_id = vocab["<|im_end|>"]
+    model.generation_config.pad_token_id = vocab["<|endoftext|>"]
+    model.save_pretrained(folder)
+    return folder
+
+
+_QWEN_VISION = {"depth": 1, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2}
+
+
+def _qwen_tokenizer(folder: Path) -> dict[str, int]:
+    vocab = {mark: i for i, mark in enumerate([*sorted(ByteLevel.alphabet()), *QWEN_MARKS])}
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab,
+        merges=[],
+        additional_special_tokens=list(QWEN_MARKS),
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        chat_template=QWEN_TURN,
+    )
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+    ).save_pretrained(folder)
+    return vocab
+
+
+def _qwen_text(vocab: dict[str, int]) -> dict:
+    return {
+        **{"vocab_size": len(vocab) + 1, "hidden_size": 16, "intermediate_size": 32},
+        **{"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1},
+        **{"bos_token_id": None, "eos_token_id": vocab["<|im_end|>"]},
+        "rope_parameters": {
+            **{"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        },
+    }
+
+
+def _qwen_ids(vocab: dict[str, int]) -> dict[str, int]:
+    return {
+        "image_token_id": vocab["<|image_pad|>"],
+        "video_token_id": vocab["<|video_pad|>"],
+        "vision_start_token_id": vocab["<|vision_start|>"],
+        "vision_end_token_id": vocab["<|vision_end|>"],
+    }
 
 
 def _lively(module: nn.Module) -> None:

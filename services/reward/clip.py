@@ -56,6 +56,12 @@ class ClipEncoder:
         return self._model.config.vision_config.image_size
 
     @property
+    def pixel_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (3, 1, 1) that the model's own processor normalises by."""
+        mean, std = self._image_processor.image_mean, self._image_processor.image_std
+        return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+    @property
     def logit_scale(self) -> float:
         """exp of the learned log temperature."""
         return self._model.logit_scale.float().exp().item()

@@ -37,6 +37,9 @@ BUILT_IN: Mapping[str, BuiltIn] = {
     "ocr": BuiltIn("services.reward.ocr", "OcrReward", ("rapidocr", "onnxruntime", "cv2"), "ocr"),
     "jpeg_compressibility": BuiltIn("services.reward.jpeg", "JpegCompressibility"),
     "jpeg_incompressibility": BuiltIn("services.reward.jpeg", "JpegIncompressibility"),
+    "preference": BuiltIn(
+        "services.reward.preference", "PreferenceReward", ("transformers", "jinja2"), "preference"
+    ),
     "vlm_judge": BuiltIn("services.reward.vlm_judge", "VlmJudge", ("httpx",), "judge"),
     "http": BuiltIn("services.reward.http_scorer", "HttpScorer", ("httpx",), "judge"),
     "ranked": BuiltIn("services.reward.ranked", "Ranked"),
