@@ -300,7 +300,12 @@ class EvaluationConfig(Section):
     score_teacher: bool = False
     """Evaluate the teacher once at the begin."""
     rewards: list[RewardConfig] = Field(default_factory=list)
-    """More judges of held-out images, which nothing is trained on."""
+    """More judges of held-out images, which nothing is trained on; a negative weight says that
+    lower is better."""
+    alert_sigmas: float = Field(default=2.0, gt=0)
+    """Standard errors by which a trained reward must rise and one of these fall for an alert."""
+    alert_evaluations: int = Field(default=2, ge=1)
+    """Evaluations in a row in which they must."""
 
 
 class CheckpointConfig(Section):

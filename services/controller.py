@@ -20,8 +20,10 @@ from typing import Any, Protocol
 
 from services.config import RunConfig
 from services.crew import Crew
+from services.hacking_watch import HackingWatch
 from services.loops import Loops
 from services.run_control import RunControl
+from services.run_store.alerts import AlertLog
 from services.run_store.commands import Command
 from services.run_store.run_folder import RunFolder
 from services.runtime.handles import Reference, Runtime, WorkerDiedError
@@ -65,6 +67,7 @@ class Controller:
         self.patience, self.runtime = patience, runtime
         self.changes = Changes()
         self.control = RunControl(folder, self.changes, self._facts, config.run.max_seconds)
+        self.hacking = HackingWatch(config, AlertLog(folder.alerts))
         self.iteration = 0
         self.policy_version = 0
         self.surrogate_version = 0
@@ -355,6 +358,15 @@ class Controller:
         who = "teacher" if label == "teacher" else "student"
         self.telemetry.note({f"evaluation/{who}/{name}": v for name, v in numbers.items()})
         log.info("evaluation %s: %s", label, numbers)
+        if label != "teacher":
+            self._mind_hacking(found)
+
+    def _mind_hacking(self, scores: dict[str, Any]) -> None:
+        """Raise or clear alerts; the status shows them at once."""
+        self.hacking.see(self.iteration, scores)
+        if self.hacking.pairs:
+            self.telemetry.note({"alert/reward_hacking": len(self.hacking.active)})
+            self.control.write_status()
 
     async def _checkpoint(self) -> None:
         """Have every worker's state written; it goes from worker to recorder."""
@@ -403,6 +415,7 @@ class Controller:
             "policy_version": self.policy_version,
             "surrogate_version": self.surrogate_version,
             "doing": self.doing,
+            "alerts": self.hacking.active,
             "workers": self.runtime.processes(),
             "waiting": self.patience.waiting(),
         }

@@ -164,3 +164,28 @@ class UnpreparedReward(UpperHalf):
     def prepare(self) -> None:
         """Raises."""
         raise ModuleNotFoundError("No module named 'no_such_engine'")
+
+
+class Height:
+    """How high a point of the toy world lies, without an end: easily gamed."""
+
+    version = "1"
+    requires = ("image",)
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """0 to 1 over the whole picture."""
+        return [float(item.image[0, 1, 0]) / 255 for item in batch]
+
+
+class NearData:
+    """Whether a point lies where the toy world's data are."""
+
+    version = "1"
+    requires = ("image",)
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """1 within two standard deviations of a mode in both coordinates, else 0."""
+        return [float(all(self._near(int(item.image[0, k, 0])) for k in (0, 1))) for item in batch]
+
+    def _near(self, pixel: int) -> bool:
+        return abs(abs(pixel - 128) / 32 - 1.5) < 0.6

@@ -32,7 +32,7 @@ def status(name: str | None, runs: Path, as_json: bool) -> None:
 
 
 def _show_one(facts: dict[str, Any]) -> None:
-    metrics = facts.pop("metrics")
+    metrics, alerts = facts.pop("metrics"), facts.pop("alerts", [])
     for name, value in facts.items():
         if name == "error":
             continue
@@ -46,6 +46,9 @@ def _show_one(facts: dict[str, Any]) -> None:
     for name, value in sorted(metrics.items()):
         if name.startswith(("reward/", "evaluation/")):
             say(f"{name:40} {value:.4f}" if isinstance(value, float) else f"{name:40} {value}")
+    for alert in alerts:
+        say(f"ALERT since iteration {alert['step']}: {alert['title']}")
+        say(f"  {alert['detail']}; {alert['remedy']}")
     if "error" in facts:
         say(str(facts["error"]))
 
@@ -59,7 +62,7 @@ def _table(found: list[dict[str, Any]]) -> Any:
         age = "never" if facts["age_s"] is None else f"{facts['age_s']:.0f} s ago"
         table.add_row(
             facts["run_id"],
-            facts["state"],
+            facts["state"] + (" (alert)" if facts.get("alerts") else ""),
             f"{facts.get('iteration', '-')}{total}",
             str(facts.get("policy_version", "-")),
             age,

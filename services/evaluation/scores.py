@@ -1,13 +1,15 @@
 """From reward records to a flat table of means; what is missing is counted, never averaged.
 
 geneval, geneval/missing                        the reward's own value
+geneval/std_error                               of that mean, from two values on
 geneval/strict, geneval/soft                    parts that every ready record has
 geneval/strict/counting ...                     the same, by the prompt's `tag`
 geneval/strict/tag_mean                         mean over tags, GenEval's benchmark score
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 
 from tdm_core.types import Prompt, RewardRecord
 
@@ -21,7 +23,10 @@ def score_table(
     if not ready:
         return table
     tags = [prompts[record.group_id].metadata.get("tag") for record in ready]
-    table |= _means(reward, [_value(record) for record in ready], tags)
+    values = [_value(record) for record in ready]
+    table |= _means(reward, values, tags)
+    if len(values) > 1:
+        table[f"{reward}/std_error"] = stdev(values) / math.sqrt(len(values))
     for part in sorted(set.intersection(*(set(record.parts) for record in ready))):
         table |= _means(f"{reward}/{part}", [record.parts[part] for record in ready], tags)
     return table

@@ -1,6 +1,6 @@
 """A run's folder: where everything about it lies, and its one status file.
 
-config.yaml run.json status.json metrics.jsonl events.log summary.json
+config.yaml run.json status.json metrics.jsonl alerts.jsonl events.log summary.json
 commands/ images/ checkpoints/ export/
 """
 
@@ -47,6 +47,11 @@ class RunFolder:
     def events(self) -> Path:
         """What the run said."""
         return self.path / "events.log"
+
+    @property
+    def alerts(self) -> Path:
+        """What the run has found wrong with itself."""
+        return self.path / "alerts.jsonl"
 
     @property
     def images(self) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from services.run_store.alerts import standing
 from services.run_store.run_folder import ENDED
 from services.runs_api.metric_table import MetricTable
 
@@ -137,7 +138,7 @@ def alerts_of(
     found = [
         *(alert for rule in RULES for alert in _of_numbers(rule, table)),
         *_of_status(facts, table, now),
-        *(_of_run(line) for line in raised_by_run),
+        *(_of_run(line) for line in standing(raised_by_run)),
     ]
     return sorted(found, key=lambda alert: (alert.cleared_at is None, alert.raised_at))[::-1]
 
@@ -187,7 +188,7 @@ def _of_status(facts: Mapping[str, Any], table: MetricTable, now: float) -> list
         add("silent", "critical", "The run is silent", detail, remedy)
     if state not in (*ENDED, "silent"):
         for name, said in facts.get("workers", {}).items():
-            if not said["alive"]:
+            if not said["alive"] and said["pids"]:  # one without has not started yet
                 remedy = "it is started again where that is safe; see the log"
                 add("worker_dead", "critical", f"Worker {name} is dead", "", remedy)
     if state == "running" and (stalled_s := stalled(table, now)) is not None:

@@ -218,7 +218,9 @@ def test_evaluations_are_images_too(get, finished):
 
 def test_what_a_run_raised_and_what_its_numbers_say_are_both_alerts(client, get, finished):
     with (finished.path / "alerts.jsonl").open("w") as file:
-        file.write(json.dumps({"rule": "reward_hacking", "time": 5.0, "step": 2}) + "\n")
+        for cleared_at in (None, 9.0, None):  # of one alert the last line stands
+            alert = {"id": "a", "rule": "reward_hacking", "time": 5.0, "step": 2}
+            file.write(json.dumps(alert | {"cleared_at": cleared_at}) + "\n")
     with finished.metrics.open("a") as file:
         for step in (7, 8, 9):
             about = {"time": step, "step": step, "policy_version": step, "surrogate_version": 0}

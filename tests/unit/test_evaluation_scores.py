@@ -31,6 +31,7 @@ def test_means_are_overall_by_tag_and_over_tags():
     assert table["geneval/strict/tag_mean"] == 0.75
     assert table["geneval/soft"] == pytest.approx(2.5 / 3)
     assert table["geneval/missing"] == 0
+    assert table["geneval/std_error"] == pytest.approx(1 / 3)  # sqrt(1/3) / sqrt(3)
     assert not any("found" in name for name in table)
 
 
