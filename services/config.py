@@ -35,6 +35,7 @@ REWARD_KINDS = (
     "jpeg_incompressibility",
     "preference",
     "vlm_judge",
+    "vlm_judge_local",
     "http",
     "ranked",
     "human",
