@@ -28,6 +28,8 @@ MIN_K, MAX_K = 0.05, 200.0
 """Where a refitted k stays: past these, labels would count for all or for nothing."""
 MIN_SPREAD = 1e-9
 """Rewards of a group that differ by less are equal."""
+MIN_INFLUENCE_PEOPLE = 5
+"""People who vote before anybody's share of the votes is capped: among few, most is nobody's."""
 SMOOTHING = 1.0
 """Votes of one half that every rate of people starts from, so that none is exactly 0 or 1."""
 
@@ -79,6 +81,29 @@ def gold_gate(
         raise ValueError(f"{num_correct} correct of {num_answered} gold answers is impossible")
     shut = num_answered >= min_answers and num_correct / num_answered < min_accuracy
     return 0.0 if shut else 1.0
+
+
+def influence(weights: Mapping[str, float], cap: float) -> dict[str, float]:
+    """Factors that leave nobody more than the share `cap` of all votes' weight; people within it
+    are not named.
+
+    The m heaviest are cut to L = cap R / (1 - m cap), R the others' weight: each has the share cap
+    of what is left. With fewer than `MIN_INFLUENCE_PEOPLE` who vote nobody is cut, and a cap below
+    an even share is an even share. `weights` are sums of votes' weights by person, 0 or more.
+    """
+    if not 0 < cap <= 1:
+        raise ValueError(f"influence cap {cap}: allowed is a share above 0, at most 1")
+    heaviest = sorted((weight for weight in weights.values() if weight > 0), reverse=True)
+    if len(heaviest) < MIN_INFLUENCE_PEOPLE:
+        return {}
+    cap = max(cap, 1 / len(heaviest))
+    rest, limit = math.fsum(heaviest), math.inf
+    for num_cut, weight in enumerate(heaviest):
+        limit = cap * rest / (1 - num_cut * cap)
+        if weight <= limit + MIN_SPREAD or num_cut == len(heaviest) - 1:
+            break
+        rest -= weight
+    return {who: limit / weight for who, weight in weights.items() if weight > limit + MIN_SPREAD}
 
 
 @dataclass(frozen=True)

@@ -94,10 +94,13 @@ class LabelClient:
         """Store one verdict of a person; 409 `label-exists` if they said otherwise before."""
         return self._transport.send("POST", "/labels", json=label.wire()).json()
 
-    def push_labels(self, labels: Sequence[LabelIn], atomic: bool = False) -> list[BatchResult]:
-        """Store up to 1,000 verdicts; each has its own result, or none is stored with `atomic`."""
+    def push_labels(
+        self, labels: Sequence[LabelIn], atomic: bool = False, source: str = "api"
+    ) -> list[BatchResult]:
+        """Store up to 1,000 verdicts; each has its own result, or none is stored with `atomic`.
+        `source` is api, or import for those out of a file."""
         body = {"labels": [label.wire() for label in labels]}
-        params = {"atomic": "true"} if atomic else None
+        params = {"atomic": "true" if atomic else None, "source": source}
         answer = self._transport.send("POST", "/labels:batch", json=body, params=params).json()
         return [BatchResult.model_validate(result) for result in answer["results"]]
 

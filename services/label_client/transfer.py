@@ -131,7 +131,7 @@ def _label(row: Mapping[str, Any], image_id: str) -> LabelIn:
 
 
 def _push(client: LabelClient, labels: list[tuple[int, LabelIn]], report: ImportReport) -> None:
-    results = client.push_labels([label for _, label in labels])
+    results = client.push_labels([label for _, label in labels], source="import")
     for (number, _), result in zip(labels, results, strict=True):
         if result.problem is not None:
             report.refuse(number, result.problem["code"], result.problem["detail"])

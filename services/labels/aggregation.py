@@ -125,7 +125,8 @@ def posterior_of(group: LoadedGroup, prior: RunPrior, settings: "Settings") -> G
     votes: dict[str, list[tuple[str, float]]] = {image.id: [] for image in group.images}
     for vote in group.votes.values():
         if vote.label["retracted_at"] is None:
-            votes[vote.label["image_id"]].append((vote.label["value"], vote.weight))
+            weight = vote.weight * prior.influence.get(vote.label["annotator_id"], 1.0)
+            votes[vote.label["image_id"]].append((vote.label["value"], weight))
     scores = group.row.auto_rewards.get(settings.proxy_reward)
     return group_posterior(
         [tally(pairs) for pairs in votes.values()],

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from services.labels.answers import forget_old_answers
+from services.labels.retention import expire_images
 
 Task = Callable[[FastAPI], Awaitable[None]]
 """Runs until it is cancelled; finds its database and clock in `app.state`."""
@@ -33,13 +34,14 @@ async def running(app: FastAPI, tasks: Sequence[Task]) -> AsyncIterator[None]:
 
 
 async def keep_house(app: FastAPI) -> None:
-    """Forget the answers of yesterday's requests. Waits for: an hour to pass."""
+    """Forget the answers of yesterday's requests, and old images. Waits for: an hour to pass."""
 
     def operation(session: Session) -> None:
         forget_old_answers(session, app.state.clock())
 
     while True:
         await app.state.database.write(operation)
+        await expire_images(app)
         await asyncio.sleep(HOUSEKEEPING_S)
 
 

@@ -70,6 +70,7 @@ _GROUPS = (
         _runs.c.rate_labels,
         _runs.c.rate_seq,
         _runs.c.prior,
+        _runs.c.influence,
     )
     .join(_questions, _questions.c.id == _groups.c.question_id)
     .join(_runs, _runs.c.id == _groups.c.run_id)

@@ -2,7 +2,8 @@
 
 A picture is named by the SHA-256 of the bytes that were sent. What is kept is its pixels, encoded
 anew: a PNG of full size and WebPs of at most 512 and 256 pixels a side, made once, before the
-answer. So nothing of the sender's file but its pixels is ever served.
+answer; those of a tiny picture are lossless. So nothing of the sender's file but its pixels is ever
+served.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 SIZES = {"orig": "image/png", "512": "image/webp", "256": "image/webp"}
 """What can be asked for, and what is served."""
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+TINY = 256
+"""Pixels a side up to which copies are lossless."""
 DECODERS = 2
 """Uploads that are decoded at a time."""
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, OverflowError)
@@ -68,6 +71,15 @@ class ImageFolder:
         picture = read_picture(content, sha256, max_pixels)
         self.add(picture)
         return picture
+
+    def has(self, sha256: str) -> bool:
+        """Whether every size is there."""
+        return all(self.path(sha256, size).exists() for size in SIZES)
+
+    def remove(self, sha256: str) -> None:
+        """Delete every size that is there."""
+        for size in SIZES:
+            self.path(sha256, size).unlink(missing_ok=True)
 
     def add(self, picture: Picture) -> None:
         """Write every size."""
@@ -115,7 +127,8 @@ def store(session: Session, picture: Picture, key_id: str, now: datetime) -> tup
     found = session.get(Image, picture.sha256)
     if found is not None and found.removed_at is None:
         return found, False
-    image = found or Image(sha256=picture.sha256, created_at=now, key_id=key_id)
+    image = found or Image(sha256=picture.sha256, pinned=False)
+    image.created_at, image.key_id = now, key_id
     for name in ("media_type", "width", "height", "num_bytes"):
         setattr(image, name, getattr(picture, name))
     image.removed_at = None
@@ -184,9 +197,11 @@ def _picture(image: Pillow.Image, content: bytes, sha256: str, max_pixels: int) 
     pixels = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     pixels.info = {}  # or the encoders would keep a profile
     files = {"orig": _encode(pixels, "PNG", compress_level=2)}
+    # What a photograph does not show ruins a picture of 32 pixels, and costs nothing to keep.
+    fidelity = {"lossless": max(pixels.size) <= TINY, "quality": 90, "method": 2}
     for size in ("512", "256"):
         pixels.thumbnail((int(size), int(size)), Pillow.Resampling.LANCZOS)
-        files[size] = _encode(pixels, "WEBP", quality=90, method=2)
+        files[size] = _encode(pixels, "WEBP", **fidelity)
     return Picture(sha256, media_type, upright.width, upright.height, len(content), files)
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from services.labels.schemas.labels import PushedLabel
     from services.labels.settings import Settings
 
+Source = Literal["api", "import"]
+"""How labels without a lease came: from an app, or out of a file."""
 TOGETHER = 256
 """Labels that are written as one, at most."""
 
@@ -34,7 +36,11 @@ class Push:
 
 
 def push(
-    session: Session, pushes: Sequence[Push], now: datetime, settings: "Settings"
+    session: Session,
+    pushes: Sequence[Push],
+    now: datetime,
+    settings: "Settings",
+    source: Source = "api",
 ) -> list[Recorded]:
     """Store what can be stored; an answer a push, in order."""
     people = _people(session, pushes, now)
@@ -46,7 +52,7 @@ def push(
         else:
             said = each.label.model_dump(exclude={"annotator_ref"})
             verdicts[place] = Verdict(person=person, **said)
-    recorded = record(session, [*verdicts.values()], "api", now, settings)
+    recorded = record(session, [*verdicts.values()], source, now, settings)
     results |= zip(verdicts, recorded, strict=True)
     return [results[place] for place in range(len(pushes))]
 

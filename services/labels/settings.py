@@ -76,6 +76,9 @@ class Settings(BaseModel):
     """Automatic reward that, fitted to the labels, is the prior of its images; none if empty."""
     base_rate_window: int = Field(2000, ge=1)
     """Newest labels of a run that its like-rate is of."""
+    influence_cap: float | None = Field(None, gt=0, le=1)
+    """Share of the votes among those labels that one person may count for; with five people or
+    more who vote. None is no cap."""
     std_window_groups: int = Field(64, ge=1)
     """Groups that the rolling std of rewards is of."""
     gold_min_answers: int = Field(10, ge=1)
@@ -101,6 +104,11 @@ class Settings(BaseModel):
     """Lets webhooks reach http and private addresses; for receivers on this machine."""
     max_body_bytes: int = Field(MIB, ge=1)
     """JSON bodies."""
+    max_images_bytes_per_key: int | None = Field(None, ge=1)
+    """Bytes of all images that one key has sent; None is no limit."""
+    image_days: float | None = Field(None, gt=0)
+    """How long images are kept that nobody labelled or pinned and no open group shows; None is for
+    ever."""
     max_image_bytes: int = Field(20 * MIB, ge=1)
     """Uploaded images."""
     max_image_pixels: int = Field(64_000_000, ge=1)

@@ -67,6 +67,15 @@ def test_thumbnails_are_webp_of_their_size_and_keep_the_shape() -> None:
         assert (thumb.format, thumb.size) == ("WEBP", expected)
 
 
+def test_copies_of_a_tiny_picture_lose_nothing() -> None:
+    for size, is_tiny in ((32, True), (256, True), (257, False)):
+        content = encoded("PNG", (size, size))
+        files = read_picture(content, digest(content), MEGAPIXEL).files
+        sent = np.asarray(Pillow.open(io.BytesIO(content)))
+        copy = np.asarray(Pillow.open(io.BytesIO(files["512"])).convert("RGB"))
+        assert np.array_equal(copy, sent) == is_tiny
+
+
 def test_metadata_and_what_hangs_on_the_end_are_not_served() -> None:
     exif = Pillow.Exif()
     exif[0x010E] = "taken at home"

@@ -93,3 +93,28 @@ def test_a_proxy_reward_moves_the_prior_of_unlabelled_images(here: World) -> Non
     aggregate = here.state("gap").aggregate
     assert aggregate is not None
     assert aggregate["prior"][0] == aggregate["prior"][1]
+
+
+def test_one_person_counts_for_no_more_than_the_influence_cap(here: World) -> None:
+    here.set(influence_cap=0.3)
+    busy = [here.group(f"busy{n}", 8) for n in range(10)]
+    for images in busy:
+        here.label("spam", images, "llllllll")
+    assert run_of(here).influence is None  # alone, they are not too much of anything
+    for person in ("ann", "bob", "cem", "dan"):
+        here.label(person, here.group(person, 8), "dddddddd")
+    # 80 likes against 32 dislikes: the cap leaves .3 * 32 / .7 of the 80.
+    factor = 0.3 * 32 / 0.7 / 80
+    assert run_of(here).influence == {"spam": pytest.approx(factor)}
+    likes = 80 * factor
+    assert run_of(here).like_rate == pytest.approx((likes + 1) / (likes + 32 + 2))
+    both = here.group("both", 2, overlap=2)
+    here.label("spam", both, "ld")
+    aggregate = here.state("both").aggregate
+    assert aggregate is not None
+    assert aggregate["n"] == pytest.approx([factor, factor], rel=0.1)
+    here.set(influence_cap=None)
+    here.label("ann", both, "ld")
+    aggregate = here.state("both").aggregate
+    assert aggregate is not None
+    assert aggregate["n"] == [2, 2]

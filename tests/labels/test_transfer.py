@@ -97,6 +97,7 @@ def test_labels_from_elsewhere_are_stored_once_whatever_their_image_ids(
     assert import_labels(app_client, file).counts["same"] == 2
     stored = {label["image_id"]: label["value"] for label in admin.pages("/labels")}
     assert stored == {group.images[0].image_id: "like", group.images[1].image_id: "dislike"}
+    assert {label["source"] for label in admin.pages("/labels")} == {"import"}
 
 
 def test_the_command_line_exports_counts_and_simulates(

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from services.labels import images
+from services.labels import images, retention
+from services.labels.audit import record_audit
 from services.labels.schemas.images import ImageView
+from services.labels.store.tables import Image
 from services.web.answers import answer
 from services.web.auth import Principal, require
 from services.web.problems import Problem, problems
@@ -39,17 +41,90 @@ async def put_image(
     loss, nothing else of it is."""
     state = request.app.state
     content = await request.body()
-    now = state.clock()
-    found = await state.database.read(lambda session: images.find(session, sha256))
+    now, quota = state.clock(), (sha256, principal.key_id, len(content), state.settings)
+
+    def look(session: Session) -> Image | None:
+        retention.check_quota(session, *quota)
+        found = images.find(session, sha256)
+        return found if found is not None and state.images.has(sha256) else None
+
+    def store(session: Session) -> tuple[Image, bool]:
+        retention.check_quota(session, *quota)
+        stored = images.store(session, picture, principal.key_id, now)
+        if not state.images.has(sha256):  # it was being removed while we wrote it
+            state.images.add(picture)
+        return stored
+
+    found = await state.database.read(look)
     if found is not None:
         await asyncio.to_thread(images.check_digest, content, sha256)
+        if state.settings.image_days is not None:
+            await state.database.write(lambda session: retention.touch(session, sha256, now))
         return answer(ImageView.of(found))
     picture = await state.images.take(content, sha256, state.settings.max_image_pixels)
-    image, is_new = await state.database.write(
-        lambda session: images.store(session, picture, principal.key_id, now)
-    )
+    try:
+        image, is_new = await state.database.write(store)
+    except Problem:
+        await _delete_files(request, sha256)
+        raise
     location = request.url.path if is_new else None
     return answer(ImageView.of(image), 201 if is_new else 200, location=location)
+
+
+@router.delete(
+    "/{sha256}",
+    operation_id="remove_image",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+)
+async def remove_image(
+    sha256: Digest, request: Request, principal: Principal = require("admin")
+) -> Response:
+    """Take a picture away from everybody: its address is 410 from then on, open groups that show
+    it are retired, labels on it stay."""
+    state = request.app.state
+    now = state.clock()
+
+    def operation(session: Session) -> None:
+        is_here = images.find(session, sha256) is not None
+        retention.remove(session, sha256, now, state.settings)
+        if is_here:
+            record_audit(session, principal, "image.remove", sha256, None, None, now)
+
+    await state.database.write(operation)
+    await _delete_files(request, sha256)
+    return answer(None, 204)
+
+
+@router.put(
+    "/{sha256}/pin",
+    operation_id="pin_image",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+)
+async def pin_image(
+    sha256: Digest, request: Request, _: Principal = require("service", "admin")
+) -> Response:
+    """Keep a picture however old it gets, such as those of an evaluation."""
+    await request.app.state.database.write(lambda session: retention.pin(session, sha256, True))
+    return answer(None, 204)
+
+
+@router.delete(
+    "/{sha256}/pin",
+    operation_id="unpin_image",
+    status_code=204,
+    response_class=Response,
+    responses=problems(),
+)
+async def unpin_image(
+    sha256: Digest, request: Request, _: Principal = require("service", "admin")
+) -> Response:
+    """Let a picture go with those of its age."""
+    await request.app.state.database.write(lambda session: retention.pin(session, sha256, False))
+    return answer(None, 204)
 
 
 @router.get(
@@ -88,3 +163,10 @@ async def get_image(
     if content is None:
         return Response(None, 304, headers)
     return Response(content, 200, headers, images.SIZES[size])
+
+
+async def _delete_files(request: Request, sha256: str) -> None:
+    state = request.app.state
+    await state.database.write(
+        lambda session: retention.delete_files(session, state.images, [sha256])
+    )

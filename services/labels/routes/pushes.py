@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.labels.labelling import Recorded
 from services.labels.metrics import label_commit, labels_received, labels_rejected
-from services.labels.pushing import Push, push
+from services.labels.pushing import Push, Source, push
 from services.labels.schemas.labels import (
     BatchItem,
     BatchView,
@@ -43,7 +43,7 @@ async def push_label(
     started = time.perf_counter()
     result = await request.app.state.together.push(Push(principal, body))
     label_commit.observe(time.perf_counter() - started)
-    _count([body], [result])
+    _count([body], [result], "api")
     if result.problem is not None:
         raise result.problem
     assert result.label is not None
@@ -62,6 +62,7 @@ async def push_labels(
     body: LabelBatch,
     request: Request,
     atomic: Annotated[bool, Query(description="All or nothing")] = False,
+    source: Annotated[Source, Query(description="What each label keeps as its source")] = "api",
     principal: Principal = require(*PUSHERS),
 ) -> Response:
     """Store up to 1,000 verdicts, each with its own result; with `atomic` all of them, or the
@@ -73,7 +74,7 @@ async def push_labels(
     pushes = [Push(principal, label) for label in body.labels]
 
     def operation(session: Session) -> list[Recorded]:
-        results = push(session, pushes, now, state.settings)
+        results = push(session, pushes, now, state.settings, source)
         if atomic:
             _refuse_partly(results)
         return results
@@ -85,7 +86,7 @@ async def push_labels(
         labels_rejected.labels(problem.code).inc(len(body.labels))
         raise
     label_commit.observe(time.perf_counter() - started)
-    _count(body.labels, results)
+    _count(body.labels, results, source)
     return answer(BatchView(results=[_item(index, each) for index, each in enumerate(results)]))
 
 
@@ -97,12 +98,12 @@ def _refuse_partly(results: Sequence[Recorded]) -> None:
             raise result.problem
 
 
-def _count(labels: Sequence[PushedLabel], results: Sequence[Recorded]) -> None:
+def _count(labels: Sequence[PushedLabel], results: Sequence[Recorded], source: Source) -> None:
     for label, result in zip(labels, results, strict=True):
         if result.problem is not None:
             labels_rejected.labels(result.problem.code).inc()
         elif result.status == 201:
-            labels_received.labels(label.value, "api").inc()
+            labels_received.labels(label.value, source).inc()
 
 
 def _item(index: int, result: Recorded) -> BatchItem:

@@ -92,6 +92,7 @@ class GroupImageView(BaseModel):
     sha256: str
     seed: int | None
     url: str
+    removed: bool = Field(description="It was taken away: its address is 410")
 
 
 class GroupView(BaseModel):
@@ -150,6 +151,7 @@ def image_view(image: GroupImage) -> GroupImageView:
         sha256=image.sha256,
         seed=image.seed,
         url=f"/api/v1/images/{image.sha256}",
+        removed=image.removed_at is not None,
     )
 
 

@@ -19,8 +19,9 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     UniqueConstraint,
+    select,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 # SQLite numbers a row by itself only where the key is INTEGER.
@@ -160,7 +161,9 @@ class Image(Table):
     num_bytes: Mapped[int]
     key_id: Mapped[str | None]
     created_at: Mapped[datetime]
-    removed_at: Mapped[datetime | None]
+    pinned: Mapped[bool] = mapped_column(default=False)  # kept however old it is
+    removed_at: Mapped[datetime | None]  # its files are gone, its row stays
+    __table_args__ = (Index(None, "key_id", "removed_at"), Index(None, "removed_at", "created_at"))
 
 
 class Run(Table):
@@ -173,6 +176,7 @@ class Run(Table):
     rate_labels: Mapped[int] = mapped_column(default=0)  # how many those were
     rate_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # newest label among them
     prior: Mapped[dict[str, Any] | None]  # refitted: k, and a and b of the proxy reward
+    influence: Mapped[dict[str, Any] | None]  # annotator to a factor, of those above the cap
 
 
 class Group(Table):
@@ -232,6 +236,11 @@ class GroupImage(Table):
     gold_answer: Mapped[str | None]  # like or dislike, on gold groups
     gold_reason: Mapped[str | None]
     __table_args__ = (UniqueConstraint("group_id", "index"),)
+
+
+GroupImage.removed_at = column_property(
+    select(Image.removed_at).where(Image.sha256 == GroupImage.sha256).scalar_subquery()
+)
 
 
 # What people do ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tdm_core.label_posterior import (
     gold_gate,
     group_posterior,
     group_prior,
+    influence,
     k_from_rates,
     k_from_votes,
     labelling_priority,
@@ -351,3 +352,31 @@ def test_sigmoid_and_logit_are_inverse_and_never_overflow():
     assert sigmoid(-1000) == 0.0
     assert sigmoid(1000) == 1.0
     assert sigmoid(logit(0.3)) == pytest.approx(0.3)
+
+
+def test_influence_cuts_the_heaviest_to_the_cap_by_hand():
+    # One above: L = .3 * 20 / .7; two above: L = .3 * 15 / .4.
+    one = influence({"a": 90, "b": 5, "c": 5, "d": 5, "e": 5}, 0.3)
+    assert one == {"a": pytest.approx(0.3 * 20 / 0.7 / 90)}
+    two = influence({"a": 50, "b": 40, "c": 5, "d": 5, "e": 5}, 0.3)
+    assert two == {"a": pytest.approx(11.25 / 50), "b": pytest.approx(11.25 / 40)}
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 1000), min_size=5, max_size=20),
+    cap=st.floats(0.01, 1),
+)
+def test_after_influence_nobody_has_more_than_the_cap_or_an_even_share(weights, cap):
+    people = {str(n): weight for n, weight in enumerate(weights)}
+    factors = influence(people, cap)
+    left = {who: weight * factors.get(who, 1.0) for who, weight in people.items()}
+    share = max(cap, 1 / len(people))
+    assert max(left.values()) <= share * sum(left.values()) * (1 + 1e-6) + 1e-6
+    assert all(0 < factor < 1 for factor in factors.values())
+
+
+def test_influence_leaves_few_people_and_even_votes_alone():
+    assert influence({"a": 1000, "b": 1, "c": 1, "d": 1, "silent": 0}, 0.3) == {}
+    assert influence(dict.fromkeys("abcdef", 2.0), 0.3) == {}
+    with pytest.raises(ValueError, match="influence cap 0"):
+        influence({}, 0)
