@@ -37,6 +37,7 @@ def reward(
 ) -> int:
     """Score every image, write table and sheet; exit code 1 where no image got a value."""
     format = _format(out, format)
+    sheet = _sheet(sheet or out.with_suffix(".png"), images)
     chosen = _chosen(name, options, config, settings)
     folder = read_folder(images, prompts, images_per_prompt)
     order = {image.name: place for place, image in enumerate(folder)}
@@ -55,7 +56,6 @@ def reward(
         rows.sort(key=lambda scored: order[scored.image.name])
         if rows:
             write_table(out, rows, format)
-    sheet = sheet or out.with_suffix(".png")
     draw_scores(rows).save(sheet)
     if len(rows) > MAX_SHEET_IMAGES:
         half = MAX_SHEET_IMAGES // 2
@@ -74,9 +74,25 @@ def _format(out: Path, format: str | None) -> str:
             if format is None
             else f"--format {format!r}: allowed are {', '.join(FORMATS)}"
         )
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: no folder {out.absolute().parent}; make it first")
+    _check_folder("--out", out)
     return found
+
+
+def _sheet(sheet: Path, images: Path) -> Path:
+    if sheet.suffix != ".png":
+        raise ValueError(f"--sheet {sheet}: it is a PNG; give it the suffix .png")
+    _check_folder("--sheet", sheet)
+    if sheet.absolute().parent.resolve() == images.resolve():
+        raise ValueError(
+            f"--sheet {sheet} lies in the folder of images, where the next run would score it too; "
+            "give a path outside"
+        )
+    return sheet
+
+
+def _check_folder(option: str, file: Path) -> None:
+    if not file.absolute().parent.is_dir():
+        raise ValueError(f"{option} {file}: no folder {file.absolute().parent}; make it first")
 
 
 def _chosen(
@@ -116,10 +132,11 @@ def _fresh(kind: str) -> dict[str, Any]:
 
 def _summary(rows: Sequence[ScoredImage]) -> dict[str, Any]:
     values = [scored.record.value for scored in rows if scored.record.value is not None]
-    statistics = {"mean": fmean(values), "std": pstdev(values)} if values else {}
-    return {"images": len(rows), "ready": len(values), "missing": len(rows) - len(values)} | (
-        statistics | {"lowest": min(values), "highest": max(values)} if values else {}
-    )
+    counts = {"images": len(rows), "ready": len(values), "missing": len(rows) - len(values)}
+    if not values:
+        return counts
+    spread = {"lowest": min(values), "highest": max(values)}
+    return counts | {"mean": fmean(values), "std": pstdev(values)} | spread
 
 
 def _text(summary: dict[str, Any], ranked: Sequence[ScoredImage]) -> str:
@@ -131,7 +148,7 @@ def _text(summary: dict[str, Any], ranked: Sequence[ScoredImage]) -> str:
         best, worst = ranked[0], ranked[summary["ready"] - 1]
         lines.append(f"best {best.image.name}, worst {worst.image.name}")
     if summary["missing"]:
-        missing = ranked[summary["ready"]]
-        lines.append(f"without a value: {missing.image.name} and so on: {missing.record.reason}")
+        first = ranked[summary["ready"]]
+        lines.append(f"first without a value: {first.image.name}: {first.record.reason}")
     lines.append(f"table {summary['table']}, sheet {summary['sheet']}")
     return "\n".join(lines)

@@ -93,7 +93,7 @@ def test_an_image_without_a_value_has_an_empty_cell_and_its_reason(here):
     assert by_file["1.png"]["reason"] == "the reward gave nan; a finite number is allowed"
     assert by_file["4.png"]["reason"] == "it is blank"
     assert (by_file["3.png"]["part:a"], by_file["0.png"]["part:a"]) == ("1.0", "")
-    assert "without a value" in shown.stdout
+    assert "first without a value: 1.png: the reward gave nan" in shown.stdout
 
 
 def test_a_file_that_is_no_image_costs_its_own_row_alone(here):
@@ -177,6 +177,9 @@ def test_a_reward_of_a_config_is_taken_with_its_options(here):
         ([BRIGHTNESS, "--out", "x.xlsx"], "its suffix is neither .csv nor .jsonl"),
         ([BRIGHTNESS, "--format", "xml"], "--format 'xml': allowed are csv, jsonl"),
         ([BRIGHTNESS, "--out", "no/x.csv"], "no folder"),
+        ([BRIGHTNESS, "--sheet", "x.gif"], "give it the suffix .png"),
+        ([BRIGHTNESS, "--sheet", "no/x.png"], "--sheet no/x.png: no folder"),
+        ([BRIGHTNESS, "--sheet", "images/x.png"], "lies in the folder of images"),
         ([BRIGHTNESS, "--prompts", "no.txt"], "no.txt does not exist"),
         ([BRIGHTNESS, "--batch-size", "0"], "batch_size"),
         (["ocr"], "0.png has no prompt"),
