@@ -19,10 +19,11 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 
 from services.config import RewardConfig
-from services.reward.contract import units_of
+from services.reward.contract import RewardInput, units_of
 from services.reward.custom import load_attribute
 from services.reward.http_scorer import HttpScorer
 from services.reward.http_wire import wire_schema
+from services.reward.toy import UpperHalf
 from services.reward.worker import RewardWorker
 from tdm_core.types import ImageGroup, Prompt
 from tests.integration.scripted_server import (
@@ -39,6 +40,7 @@ from tests.integration.scripted_server import (
     limited_for_an_hour,
     serving,
 )
+from tests.train_cases import Running, numbers, reward, toy_run
 
 pytestmark = pytest.mark.integration
 
@@ -324,3 +326,28 @@ def test_the_example_server_scores_images_by_its_formula(monkeypatch):
     # border; of the 6 x 4 Laplacians one is at its left and is 23, the others are 0.
     assert flat.value == pytest.approx(np.log1p(23**2 * (1 / 24 - 1 / 24**2)))
     assert flat.parts == {"brightness": pytest.approx(23 / 48 / 255)}
+
+
+def scoring_like_the_toy_world(handler: Handler) -> None:
+    """What UpperHalf says of the images, from the other side of the wire."""
+    _, headers, body = handler.server.requests[-1]
+    parts = parsed(headers, body)
+    inputs = [
+        RewardInput(np.ascontiguousarray(parts[asked["image"]]), Prompt("p:1", "x"), 0, n, 0)
+        for n, asked in enumerate(parts["request"]["items"])
+    ]
+    handler.answer(200, answers(*UpperHalf().evaluate(inputs)))
+
+
+def test_a_run_rewarded_over_http_has_the_numbers_of_one_rewarded_in_process(scorer, tmp_path):
+    scorer.script = [scoring_like_the_toy_world]
+    remote = {"name": "upper_half", "kind": "http", "options": options(scorer.server_port)}
+    found = []
+    for name, rewards in (("near", [reward()]), ("far", [remote])):
+        running = Running(toy_run(tmp_path / name, run={"iterations": 3}, rewards=rewards))
+        running.join()
+        assert running.fault is None
+        found.append(numbers(running.folder))
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+    assert len(scorer.requests) >= 3
