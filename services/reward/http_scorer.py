@@ -7,9 +7,11 @@ no redirect; an answer is bounded in time and bytes and held to services/reward/
 import asyncio
 import hashlib
 import json
+import ssl
 import time
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import httpx
 from pydantic import ValidationError
@@ -42,6 +44,7 @@ class HttpScorer:
         groupwise: bool = False,
         scorer_version: str | None = None,
         api_key_env: str | None = None,
+        ca_file: str | None = None,
         timeout_s: float = 20.0,
         retries: int = 2,
         backoff_s: float = 0.5,
@@ -59,6 +62,7 @@ class HttpScorer:
             raise ValueError(f"option url: {error}") from error
         self._url = url
         self._key = api_key(api_key_env)
+        self._ca_file = _ca_file(ca_file)
         self._patience = Patience(timeout_s, retries, backoff_s)
         self._budget_s = budget_s
         self._max_bytes = max_response_bytes
@@ -88,7 +92,7 @@ class HttpScorer:
         count = sum(map(len, units))
         body = httpx.Request("POST", self._url, files=_parts(units, self._groupwise))
         content, form = body.read(), body.headers["content-type"]
-        async with outbound.outbound_client(timeout_s=None) as http:
+        async with outbound.outbound_client(None, self._ca_file) as http:
             try:
                 return await self._patience.ask(
                     lambda: self._send(http, content, form),
@@ -142,6 +146,20 @@ def _rules(allowed_hosts: Sequence[str], allow_private: bool) -> outbound.Outbou
             f'option allowed_hosts={allowed_hosts!r}: write a list, such as ["scorer.example.com"]'
         )
     return outbound.OutboundRules(tuple(allowed_hosts), allow_private, "allowed_hosts")
+
+
+def _ca_file(ca_file: str | None) -> Path | None:
+    """The file, absolute and found to hold certificates."""
+    if ca_file is None:
+        return None
+    path = Path(ca_file).expanduser().absolute()
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(
+            f"option ca_file={ca_file!r}: {error}; give a PEM file that lies where the workers run"
+        ) from error
+    return path
 
 
 def _parts(

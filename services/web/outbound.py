@@ -9,9 +9,11 @@ import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import httpx
 
@@ -143,9 +145,16 @@ async def post(
     return response
 
 
-def outbound_client(timeout_s: float | None = TIMEOUT_S) -> httpx.AsyncClient:
-    """A client that asks no proxy and follows nobody; None leaves the time limit to the caller."""
+def outbound_client(
+    timeout_s: float | None = TIMEOUT_S, ca_file: Path | None = None
+) -> httpx.AsyncClient:
+    """A client that asks no proxy and follows nobody.
+
+    `timeout_s` None leaves the time limit to the caller; `ca_file` (PEM) vouches for servers in the
+    place of the public authorities.
+    """
     return httpx.AsyncClient(
+        verify=ssl.create_default_context(cafile=ca_file) if ca_file else True,
         trust_env=False,
         follow_redirects=False,
         timeout=timeout_s,

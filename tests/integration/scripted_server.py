@@ -1,6 +1,7 @@
 """A real HTTP server that does what a test's script says, and the faults that such scripts have."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,9 +60,11 @@ class ScriptedServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(*script: Act) -> Iterator[ScriptedServer]:
-    """A server on a free port of this machine; its `script` may be replaced."""
+def serving(*script: Act, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
+    """A server on a free port of this machine, over TLS if told; its `script` may be replaced."""
     server = ScriptedServer(list(script))
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+import trustme
 import uvicorn
 from PIL import Image
 from starlette.datastructures import Headers
@@ -288,6 +290,30 @@ def test_the_connection_goes_to_the_address_that_was_checked_under_the_names_hos
     assert [answer.value for answer in reward.evaluate(units_of(group())[0])] == [1, 2, 3]
     assert reward.looks == 1, "the name was looked up again after the check"
     assert scorer.requests[0][1]["host"] == f"scorer.test:{scorer.server_port}"
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "reason"),
+    [
+        ("scorer.test", True, None),
+        ("other.test", True, "Hostname mismatch, certificate is not valid for 'scorer.test'"),
+        ("scorer.test", False, "certificate verify failed"),
+    ],
+)
+def test_a_certificate_must_be_of_the_name_though_an_address_is_connected_to(
+    tmp_path, name, trusted, reason
+):
+    authority, theirs = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(theirs)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with serving(answering(1, 2, 3), tls=theirs) as server:
+        more = {"ca_file": str(tmp_path / "ca.pem")} if trusted else {}
+        url = f"https://scorer.test:{server.server_port}/score"
+        reward = resolving(server.server_port, ["127.0.0.1"], url=url, **more)
+        answer = reward.evaluate(units_of(group())[0])[0]
+        assert (answer.value == 1) == (reason is None)
+        assert reason is None or reason in answer.reason
+        assert len(server.requests) == (reason is None)
 
 
 def test_a_name_that_is_made_to_point_inside_is_refused_before_anything_is_sent(scorer):

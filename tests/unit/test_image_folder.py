@@ -139,7 +139,7 @@ def test_equal_prompts_are_a_group_wherever_they_stand_and_metadata_count(folder
     assert names == [["a.png", "c.png"], ["b.png"], ["d.png"]]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
 def test_no_text_in_a_table_is_taken_for_a_formula(text):
     assert csv_line([text]).decode().strip('"\r\n').startswith("'")
 
