@@ -5,7 +5,7 @@ Natural keys are unique constraints: the database, not the code, is what keeps a
 """
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import sqlalchemy
 from sqlalchemy import (
@@ -235,6 +235,8 @@ class GroupImage(Table):
     seed: Mapped[int | None] = mapped_column(BigInteger)
     gold_answer: Mapped[str | None]  # like or dislike, on gold groups
     gold_reason: Mapped[str | None]
+    if TYPE_CHECKING:  # the image's own, attached below: it needs both tables
+        removed_at: Mapped[datetime | None]
     __table_args__ = (UniqueConstraint("group_id", "index"),)
 
 
