@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 import psutil
 import yaml
 from PIL import Image
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from services.label_client.client import LabelClient
 from services.labels.annotators import create_annotator
 from services.labels.api_keys import create_key
 from services.labels.store.database import Database
+from services.labels.store.tables import Group, GroupImage, core
 from services.web.clock import utc_now
 
 NO_LIMITS = {
@@ -30,6 +33,7 @@ NO_LIMITS = {
     "overlap_rate": 0.0,
 }
 START_S = 60
+SEEDED_AT_ONCE = 2000
 
 
 class LabelServer:
@@ -95,6 +99,42 @@ class LabelServer:
             question = {"question_id": "like", "text": "Do you like it?"}
             admin.request("POST", "/questions", json=question)
             return [admin.put_image(_png(n)) for n in range(num_pictures)]
+
+    def seed_groups(self, digests: list[str], number: int) -> list[str]:
+        """Groups of these pictures, of the run `benchmark`, written past the service: the ids of
+        their images."""
+        same = {
+            "run_id": "benchmark",
+            "prompt_id": "p",
+            "prompt_text": "two red balls",
+            "question_id": "like",
+            "policy_version": 0,
+            "sampler": {},
+            "auto_rewards": {},
+            "num_images": len(digests),
+            "body_sha256": "",
+            "created_at": utc_now(),
+        }
+        images: list[str] = []
+
+        def add(session: Session, numbers: range) -> None:
+            session.execute(insert(core(Group)), [{**same, "id": f"seed-{n}"} for n in numbers])
+            places = [
+                {"id": f"{n}-{index}", "group_id": f"seed-{n}", "index": index, "sha256": sha256}
+                for n in numbers
+                for index, sha256 in enumerate(digests)
+            ]
+            session.execute(insert(core(GroupImage)), places)
+            images.extend(place["id"] for place in places)
+
+        database = Database.open(self.database_url)
+        try:
+            for start in range(0, number, SEEDED_AT_ONCE):
+                numbers = range(start, min(start + SEEDED_AT_ONCE, number))
+                database.write_now(partial(add, numbers=numbers))
+        finally:
+            database.close()
+        return images
 
     def rss_mib(self) -> float:
         """Resident memory."""

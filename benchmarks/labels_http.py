@@ -30,6 +30,8 @@ BATCH = 12 * GROUP
 PEOPLE = 100
 GROUPS_PER_S = 150
 """Fresh groups made ready for a second of pushing."""
+FILL = 100_000
+"""Labels that are stored before memory and rate are told again."""
 PUTTING = 8
 """Clients that put groups at a time."""
 
@@ -91,12 +93,16 @@ class Bench:
         print(f"memory {when}: {self.memory_mib[when]} MiB", flush=True)
 
     def fill(self, num_labels: int) -> None:
-        """Store so many labels, one an image."""
+        """Store so many labels, one an image, over HTTP; their groups go past it, or they would
+        take longer than the labels."""
         if not num_labels:
             return
-        images = self._put_groups(-(-num_labels // GROUP))
-        self._measure("fill", PUTTING, _batches(images, self._server.app), BATCH)
-        self.note_memory(f"at {num_labels} labels")
+        self._put_groups(1)  # makes the run
+        images = self._server.seed_groups(self._digests, -(-num_labels // GROUP))
+        for start in range(0, len(images), FILL):
+            some = images[start : start + FILL]
+            self._measure("fill", PUTTING, _batches(some, self._server.app, str(start)), BATCH)
+            self.note_memory(f"at {start + len(some)} labels")
 
     def push(self, clients: int) -> None:
         """Labels by this many clients, on images that have none; batches then, by other people."""
@@ -205,12 +211,12 @@ def _singles(images: Sequence[str], key: str) -> Iterator[bytes]:
     return iter(made)
 
 
-def _batches(images: Sequence[str], key: str) -> Iterator[bytes]:
+def _batches(images: Sequence[str], key: str, name: str = "batch") -> Iterator[bytes]:
     made = []
     for start in range(0, len(images), BATCH):
-        labels = [*_labels(images[start : start + BATCH], f"batch-{start // BATCH}")]
+        labels = [*_labels(images[start : start + BATCH], f"{name}-{start // BATCH}")]
         content = json.dumps({"labels": labels}).encode()
-        made.append(request("POST", "/api/v1/labels:batch", key, content, f"batch-{start}"))
+        made.append(request("POST", "/api/v1/labels:batch", key, content, f"{name}-{start}"))
     return iter(made)
 
 

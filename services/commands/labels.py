@@ -45,6 +45,7 @@ def stats(url: str, as_json: bool) -> None:
             "labels": _total(client, "/labels"),
             "annotators": _total(client, "/annotators"),
             "reward_queue": client.queue_stats().model_dump(exclude={"dead_letters"}),
+            "diagnosis": client.request("GET", "/diagnosis").json(),
         }
     if as_json:
         print_json(found)
@@ -52,10 +53,21 @@ def stats(url: str, as_json: bool) -> None:
     groups, queue = found["groups"], found["reward_queue"]
     say("groups      " + ", ".join(f"{number} {state}" for state, number in groups.items()))
     say(f"labels      {found['labels']} by {found['annotators']} people")
+    _say_diagnosis(found["diagnosis"])
     age = queue["oldest_age_seconds"]
     oldest = "" if age is None else f", oldest {age:.0f} s"
     waiting, out, dead = (queue[name] for name in ("depth", "in_flight", "dead"))
     say(f"rewards     {waiting} waiting, {out} out, {dead} dead{oldest}")
+
+
+def _say_diagnosis(found: dict[str, Any]) -> None:
+    if found["alpha"] is not None:
+        images = found["num_shared_images"]
+        say(f"agreement   alpha {found['alpha']:.2f} over {images} images of several people")
+    for person in found["people"]:
+        if person["flags"]:
+            flags = ", ".join(person["flags"])
+            say(f"look at     {person['annotator_id']}: {flags} ({person['num_votes']} votes)")
 
 
 def simulate(

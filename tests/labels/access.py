@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /assignments/{assignment_id}/labels": PEOPLE,
     "DELETE /assignments/{assignment_id}": PEOPLE,
     "GET /audit": ADMIN,
+    "GET /diagnosis": ADMIN,
     "GET /events": EVERYBODY,
     "POST /exports": ADMIN,
     "GET /exports": ADMIN,
