@@ -300,6 +300,7 @@ class Label(Table):
         Index(None, "group_id", "annotator_id"),
         Index(None, "annotator_id", "seq"),
         Index(None, "run_id", "seq"),
+        Index(None, "received_at", "id"),
         NEVER_AGAIN,
     )
 
@@ -335,7 +336,10 @@ class RewardMessage(Table):
     reason: Mapped[str | None]
     created_at: Mapped[datetime]
     acked_at: Mapped[datetime | None]
-    __table_args__ = (Index(None, "run_id", "state", "visible_at"),)
+    __table_args__ = (
+        Index(None, "run_id", "state", "visible_at"),
+        Index(None, "state", "visible_at"),
+    )
 
 
 class Event(Table):
