@@ -75,6 +75,13 @@ def find_checkpoint(name: Any, option: str, needs: Iterable[str] = ()) -> Path:
     return path
 
 
+def find_weights(name: Any, option: str, needs: Iterable[str] = ()) -> Path:
+    """As `find_checkpoint`, of one that holds weights too."""
+    path = find_checkpoint(name, option, needs)
+    weight_files(path)
+    return path
+
+
 def weight_files(path: Path) -> list[Path]:
     """The safetensors that make up a checkpoint: its model file, its shards, or its only file."""
     if path.is_file():
@@ -132,6 +139,25 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None
             f"{source} does not fit {type(module).__name__}: {'; '.join(problems[:3])}{more}"
         )
     module.load_state_dict(dict(tensors))
+
+
+def load_pretrained(model_class: Any, path: Path | None, **settings: Any) -> Any:
+    """A transformers model from a local checkpoint; ValueError where that leaves parameters unset.
+
+    transformers itself only warns, and goes on with random numbers in their place.
+    """
+    model, report = model_class.from_pretrained(
+        path, local_files_only=True, use_safetensors=True, output_loading_info=True, **settings
+    )
+    parameters = {name for name, _ in model.named_parameters()}
+    unset = sorted(parameters & set(report["missing_keys"]))
+    misfits = [*unset, *map(str, report["mismatched_keys"])]
+    if misfits:
+        raise ValueError(
+            f"{path or 'the checkpoint'} is none of {model_class.__name__}: it does not set "
+            f"{', '.join(misfits[:3])}{f' and {len(misfits) - 3} more' if misfits[3:] else ''}"
+        )
+    return model
 
 
 def ready(module: nn.Module, placement: Placement) -> nn.Module:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from services.reward.checkpoints import Placement, fill, read_tensors, ready
+from services.reward.checkpoints import Placement, fill, load_pretrained, read_tensors, ready
 
 NEEDS = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
 """What a base folder holds besides weights."""
@@ -49,6 +49,11 @@ class ClipEncoder:
         self._model = model
         self._tokenizer = tokenizer
         self._image_processor = image_processor
+
+    @property
+    def width(self) -> int:
+        """D of the embeddings."""
+        return self._model.config.projection_dim
 
     @property
     def image_size(self) -> int:
@@ -110,7 +115,7 @@ def load_clip(weights: Path, base: Path, placement: Placement) -> ClipEncoder:
     from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     if weights.is_dir():
-        model = CLIPModel.from_pretrained(weights, local_files_only=True, use_safetensors=True)
+        model = load_pretrained(CLIPModel, weights)
     else:
         model = CLIPModel(CLIPConfig.from_pretrained(base, local_files_only=True))
         fill(model, from_open_clip(read_tensors(weights)), weights)

@@ -30,7 +30,7 @@ Crop = NDArray[np.uint8]
 
 
 class ColorClassifier:
-    """Names the colour of objects of a class; CLIP loads when first asked."""
+    """Names the colour of objects of a class; `prepare`, or the first crops, load CLIP."""
 
     def __init__(self, weights: Path, placement: Placement) -> None:
         """`weights` is a folder as transformers writes it."""
@@ -43,11 +43,19 @@ class ColorClassifier:
         """One of `COLORS` for every crop (`crop_object`) of an object of the class beside it."""
         if not crops:
             return []
-        self._clip = self._clip or load_clip(self._weights, self._weights, self._placement)
-        crops_ND = self._clip.embed_images(crops)
-        colors_NCD = torch.stack([self._colors_of(self._clip, name) for name in class_names])
+        clip = self._encoder()
+        crops_ND = clip.embed_images(crops)
+        colors_NCD = torch.stack([self._colors_of(clip, name) for name in class_names])
         nearest = torch.einsum("nd,ncd->nc", crops_ND, colors_NCD).argmax(dim=1)
         return [COLORS[index] for index in nearest.tolist()]
+
+    def prepare(self) -> None:
+        """Load CLIP, once."""
+        self._encoder()
+
+    def _encoder(self) -> ClipEncoder:
+        self._clip = self._clip or load_clip(self._weights, self._weights, self._placement)
+        return self._clip
 
     def _colors_of(self, clip: ClipEncoder, class_name: str) -> Tensor:
         """(10, D) embeddings of the colours of this class."""

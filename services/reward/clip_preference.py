@@ -37,6 +37,10 @@ class _OnClip:
         self._placement = placement
         self._loaded: clip.ClipEncoder | None = None
 
+    def prepare(self) -> None:
+        """Load CLIP, once."""
+        _ = self._clip
+
     @property
     def _clip(self) -> clip.ClipEncoder:
         self._loaded = self._loaded or clip.load_clip(self._weights, self._base, self._placement)
@@ -83,16 +87,18 @@ class Aesthetic(_OnClip):
 
     def score(self, images: Images, prompts: Sequence[str]) -> list[Answer]:
         """The head's value (about 1 to 10) of every image's embedding."""
+        head = self._head = self._head or self._load_head()
         with torch.inference_mode():
-            embedded = self._clip.embed_images(images)
-            head = self._head = self._head or self._load_head(embedded.shape[1])
-            return head(embedded).squeeze(-1).tolist()
+            return head(self._clip.embed_images(images)).squeeze(-1).tolist()
 
-    def _load_head(self, width: int) -> nn.Module:
-        tensors = {
-            name: tensor.float() for name, tensor in read_tensors(self._head_weights).items()
-        }
-        head = build_head(tensors, width, self._head_weights)
+    def prepare(self) -> None:
+        """Load CLIP and the head, once."""
+        self._head = self._head or self._load_head()
+
+    def _load_head(self) -> nn.Module:
+        tensors = read_tensors(self._head_weights)
+        exact = {name: tensor.float() for name, tensor in tensors.items()}
+        head = build_head(exact, self._clip.width, self._head_weights)
         return ready(head, Placement(self._placement.device))  # small: float32 whatever CLIP is in
 
 

@@ -58,6 +58,10 @@ class GenevalReward:
                     f"only {', '.join(self._sight.classes)}; use another detector or other prompts"
                 )
 
+    def prepare(self) -> None:
+        """Load the detector, once."""
+        self._sight.prepare()
+
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """The chosen score of every image, both scores and the clauses' counts as parts."""
         sights = self._sight.look(batch)

@@ -33,6 +33,10 @@ class Sight(Protocol):
         """What it can see; empty where that is unknown."""
         ...
 
+    def prepare(self) -> None:
+        """Load what it needs, once, where it will work."""
+        ...
+
     def look(self, batch: Sequence[RewardInput]) -> Sequence[Sequence[DetectedObject]]:
         """The objects in every image, in the same order."""
         ...
@@ -45,6 +49,9 @@ class FunctionSight:
     version: str
     classes: Sequence[str]
     detect: Detect
+
+    def prepare(self) -> None:
+        """Nothing to load."""
 
     def look(self, batch: Sequence[RewardInput]) -> list[Sequence[DetectedObject]]:
         """The objects in every image, in the same order."""
@@ -65,11 +72,11 @@ class CocoSight:
         # Imported here, since no other detector needs torch's models.
         from services.reward import clip as clip_model
         from services.reward import mask2former
-        from services.reward.checkpoints import Placement, find_checkpoint, fingerprint
+        from services.reward.checkpoints import Placement, find_weights, fingerprint
         from services.reward.clip_colors import ColorClassifier
 
-        detector_folder = find_checkpoint(weights, "weights", mask2former.NEEDS)
-        clip_folder = find_checkpoint(clip, "clip", clip_model.NEEDS)
+        detector_folder = find_weights(weights, "weights", mask2former.NEEDS)
+        clip_folder = find_weights(clip, "clip", clip_model.NEEDS)
         where = Placement(**placement)
         self._limits = limits
         self._detector = mask2former.Mask2Former(detector_folder, where, min(limits))
@@ -77,6 +84,11 @@ class CocoSight:
         self.classes: Sequence[str] = self._detector.classes
         digest = fingerprint(detector_folder, clip_folder)
         self.version = f"mask2former:{where.dtype}:{digest}"
+
+    def prepare(self) -> None:
+        """Load the detector and CLIP, once."""
+        self._detector.prepare()
+        self._colors.prepare()
 
     def look(self, batch: Sequence[RewardInput]) -> list[list[DetectedObject]]:
         """The objects in every image, in the same order; coloured where a clause asks."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from services.reward import qwen_vl
-from services.reward.checkpoints import Placement, fill, read_tensors, ready
+from services.reward.checkpoints import Placement, fill, load_pretrained, read_tensors, ready
 from services.reward.contract import Answer
 
 REWARD_TOKEN = "<|Reward|>"
@@ -35,6 +35,10 @@ class HpsV3:
         self._placement = placement
         self._question = qwen_vl.read_question(prompt_file, ("{prompt}", REWARD_TOKEN))
         self._loaded: tuple[qwen_vl.QwenInputs, Any, nn.Module] | None = None
+
+    def prepare(self) -> None:
+        """Load the models, once."""
+        self._loaded = self._loaded or self._load()
 
     @torch.inference_mode()
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Answer]:
@@ -58,17 +62,13 @@ class HpsV3:
         config: Any = Qwen2VLConfig.from_pretrained(self._base, local_files_only=True)
         # The authors cut the embedding to the tokenizer's length after they added their token.
         config.text_config.vocab_size = len(network["language_model.embed_tokens.weight"])
-        loaded: Any = Qwen2VLModel.from_pretrained(
+        model = load_pretrained(
+            Qwen2VLModel,
             None,
             config=config,
             state_dict=network,
             dtype=self._placement.torch_dtype,
-            output_loading_info=True,
         )
-        model, report = loaded
-        wrong = {kind: sorted(names)[:3] for kind, names in report.items() if names}
-        if wrong:
-            raise ValueError(f"{self._weights} does not fit the base {self._base}: {wrong}")
         head = build_head(of_head, config.text_config.hidden_size, self._weights)
         return (
             inputs,

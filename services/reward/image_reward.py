@@ -57,11 +57,15 @@ class ImageReward:
     base_need: ClassVar[tuple[str, ...]] = ("tokenizer_config.json",)
 
     def __init__(self, weights: Path, base: Path, placement: Placement) -> None:
-        """Weights load with the first images."""
+        """`prepare`, or the first images, load the weights."""
         self._weights = weights
         self._base = base
         self._placement = placement
         self._parts: Parts | None = None
+
+    def prepare(self) -> None:
+        """Load the models, once."""
+        self._parts = self._parts or self._load()
 
     @torch.inference_mode()
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Answer]:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from services.reward.checkpoints import Placement, ready
+from services.reward.checkpoints import Placement, load_pretrained, ready
 from services.reward.geneval_rules import Box
 
 NEEDS = ("config.json", "preprocessor_config.json")
@@ -59,7 +59,7 @@ class Frame:
 
 
 class Mask2Former:
-    """The detector; its weights load with the first images."""
+    """The detector; `prepare`, or the first images, load its weights."""
 
     def __init__(self, weights: Path, placement: Placement, floor: float) -> None:
         """`weights` is a folder as transformers writes it; less confident than `floor` is left."""
@@ -68,6 +68,10 @@ class Mask2Former:
         self._floor = floor
         self._loaded: tuple[Any, Any] | None = None
         self.classes = class_names(weights)
+
+    def prepare(self) -> None:
+        """Load the weights, once."""
+        self._loaded = self._loaded or self._load()
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Instance]]:
         """What is in each RGB image (H, W, 3); images of one size go through together."""
@@ -104,9 +108,7 @@ class Mask2Former:
             Mask2FormerImageProcessorPil,
         )
 
-        model = Mask2FormerForUniversalSegmentation.from_pretrained(
-            self._weights, local_files_only=True, use_safetensors=True
-        )
+        model = load_pretrained(Mask2FormerForUniversalSegmentation, self._weights)
         processor = Mask2FormerImageProcessorPil.from_pretrained(
             self._weights, local_files_only=True
         )

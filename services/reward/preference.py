@@ -9,12 +9,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.reward.checkpoints import Placement, find_checkpoint, fingerprint
+from services.reward.checkpoints import Placement, find_checkpoint, find_weights, fingerprint
 from services.reward.contract import Answer, RewardInput
 
 
 class Scorer(Protocol):
-    """One family's formula; its models load with the first images."""
+    """One family's formula."""
+
+    def prepare(self) -> None:
+        """Load the models, once, where they will work."""
+        ...
 
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Answer]:
         """One answer an RGB image (H, W, 3), in the same order."""
@@ -80,11 +84,15 @@ class PreferenceReward:
                 "docs/rewards.md says where it is and how to convert it"
             )
         question = _question_file(model, family, prompt_file)
-        own = find_checkpoint(weights, "weights", scorer_class.weights_need)
+        own = find_weights(weights, "weights", scorer_class.weights_need)
         below = find_checkpoint(base or family.base or weights, "base", scorer_class.base_need)
         self.requires = family.requires
         self.version = f"1:{model}:{dtype}:{fingerprint(own, below, *question)}"
         self._scorer: Scorer = scorer_class(own, below, Placement(device, dtype), *question)
+
+    def prepare(self) -> None:
+        """Load the models, once."""
+        self._scorer.prepare()
 
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """The model's score of every image."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from services.reward import qwen_vl
-from services.reward.checkpoints import Placement, ready
+from services.reward.checkpoints import Placement, load_pretrained, ready
 from services.reward.contract import Answer, Verdict
 
 _SCORE = re.compile(r"Final Score:\s*\**\s*([1-5](?:\.\d+)?)(?![\d.]*\d)")
@@ -42,6 +42,10 @@ class UnifiedReward:
         self._question = qwen_vl.read_question(prompt_file, ("{prompt}",))
         self._loaded: tuple[qwen_vl.QwenInputs, Any] | None = None
 
+    def prepare(self) -> None:
+        """Load the models, once."""
+        self._loaded = self._loaded or self._load()
+
     def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Answer]:
         """The score that the model writes about every image."""
         return [verdict_of(text) for text in self.ask(images, prompts)]
@@ -59,11 +63,8 @@ class UnifiedReward:
     def _load(self) -> tuple[qwen_vl.QwenInputs, Any]:
         from transformers import Qwen2_5_VLForConditionalGeneration
 
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            self._weights,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=self._placement.torch_dtype,
+        model = load_pretrained(
+            Qwen2_5_VLForConditionalGeneration, self._weights, dtype=self._placement.torch_dtype
         )
         return qwen_vl.QwenInputs(self._base), ready(model, self._placement)
 

@@ -1,12 +1,14 @@
 """GenEval's objects and colours by transformers' real classes on tiny random checkpoints."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import CLIPModel, Mask2FormerImageProcessorPil
 
@@ -151,13 +153,18 @@ def test_the_same_image_with_other_weights_has_another_version(detector, clip, t
     assert versions[0] == GenevalReward(**options[0]).version
 
 
-def test_missing_weights_are_named_before_the_run_with_the_remedy(clip, tmp_path):
+def test_missing_weights_are_named_before_the_run_with_the_remedy(detector, clip, tmp_path):
     prompt = Prompt("p:1", "x", {"include": [{"class": "person", "count": 1}]})
     nowhere = reward_config("some/weights-nobody-has", clip)
     with pytest.raises(ValueError, match=r"option weights=.*hf download some/weights-nobody-has"):
         check_requirements(nowhere, [prompt])
     with pytest.raises(ValueError, match=r"lacks config.json, preprocessor_config.json"):
         check_requirements(reward_config(tmp_path, clip), [prompt])
+    torn = tmp_path / "torn"
+    shutil.copytree(clip, torn)
+    (torn / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="torn holds no safetensors; a checkpoint is"):
+        check_requirements(reward_config(detector, torn), [prompt])
     with pytest.raises(ValueError, match="options weights are for detector=mask2former"):
         GenevalReward(detector="stickers", weights=str(clip))
 
@@ -171,3 +178,16 @@ def test_genevals_eighty_classes_are_those_of_coco(detector, clip, tmp_path):
     check_requirements(reward_config(folder, clip), [tv])
     with pytest.raises(ValueError, match=r"'mask2former' cannot see 'tv', only person"):
         check_requirements(reward_config(detector, clip), [tv])
+
+
+def test_weights_that_leave_parameters_unset_end_the_worker_at_its_start(clip, detector, tmp_path):
+    for name, folder in (("Mask2Former", detector), ("CLIP", clip)):
+        torn = tmp_path / name
+        shutil.copytree(folder, torn)
+        tensors = load_file(torn / "model.safetensors")
+        gone = next(key for key in tensors if key.endswith("norm.weight"))
+        del tensors[gone]
+        save_file(tensors, torn / "model.safetensors", {"format": "pt"})
+        config = reward_config(*((torn, clip) if folder == detector else (detector, torn)))
+        with pytest.raises(ValueError, match=f"is none of {name}.*: it does not set {gone}"):
+            RewardWorker(config)
