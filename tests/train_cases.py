@@ -68,8 +68,8 @@ def numbers(folder: RunFolder) -> list[dict[str, Any]]:
 class Running:
     """A run in a thread of its own."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.folder = RunFolder(config.run.dir / "run")
+    def __init__(self, config: RunConfig, name: str = "run") -> None:
+        self.folder = RunFolder(config.run.dir / name)
         self.summary: dict[str, Any] = {}
         self.fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(config,))

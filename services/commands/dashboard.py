@@ -2,12 +2,13 @@
 that nothing it does delays a label."""
 
 from services.commands.listening import check_bind, listen
+from services.dashboard.app import create_app
 from services.labels.authentication import Directory
 from services.labels.settings import Settings as LabelSettings
 from services.labels.store.database import Database
-from services.runs_api.app import create_app
 from services.runs_api.settings import Settings
 from services.web.clock import utc_now
+from services.web.hosts import LOOPBACK
 from services.web.limits import RateLimiter
 from services.web.logs import log_to_stderr
 
@@ -25,7 +26,9 @@ def dashboard(settings: Settings, label_settings: LabelSettings) -> None:
         log_to_stderr()
         limiter = RateLimiter(dict(label_settings.rates), utc_now)
         app = create_app(settings, Directory(database, utc_now, limiter))
-        what = "runs at {address}/api/v1/runs"
+        what = "runs at {address}/"
+        if settings.host in LOOPBACK:
+            what += f"login#invite={app.state.sessions.invite()} (opens one browser, once)"
         listen(app, settings.host, settings.port, settings.trusted_proxies, what)
     finally:
         database.close()

@@ -5,8 +5,7 @@ here, and `Authentication` turns strangers away before a route is looked for.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -37,13 +36,6 @@ API_ROUTERS: tuple[APIRouter, ...] = (
 )
 """Routers under /api/v1, one file a resource."""
 
-Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-
-
-@asynccontextmanager
-async def _nothing_beside(app: FastAPI) -> AsyncIterator[None]:
-    yield
-
 
 def create_app(
     settings: Settings,
@@ -51,10 +43,11 @@ def create_app(
     clock: Clock = utc_now,
     cookie: str = "",
     open_routes: frozenset[tuple[str, str]] = OPEN_ROUTES,
-    lifespan: Lifespan = _nothing_beside,
+    inside: Sequence[tuple[type, Mapping[str, Any]]] = (),
 ) -> FastAPI:
     """The app over a folder of runs. `keys` knows who may ask; `cookie` names the one that a
-    browser's session is in, none if empty. Routes find `library`, `settings`, `streams` and
+    browser's session is in, none if empty; `inside` are middlewares with their arguments, nearest
+    to the routes. Routes find `library`, `settings`, `streams` and
     `still_allowed` in `app.state`."""
     app = FastAPI(
         title="TDM-R1 runs",
@@ -63,7 +56,6 @@ def create_app(
         docs_url=None,  # They load scripts from elsewhere.
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
     )
     state = app.state
     state.settings = settings
@@ -71,6 +63,8 @@ def create_app(
     state.streams = Places(settings.max_streams, sse_clients)
     state.still_allowed = _asking(keys, cookie)
     problems.install(app)
+    for middleware, arguments in inside:
+        app.add_middleware(middleware, **arguments)
     app.add_middleware(
         Authentication,
         authenticate=keys,

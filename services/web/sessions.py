@@ -19,10 +19,10 @@ def is_live(last_seen_at: datetime, expires_at: datetime, now: datetime) -> bool
     return now < expires_at and now < last_seen_at + IDLE
 
 
-def set_cookie(response: Response, secret: str, secure: bool) -> None:
+def set_cookie(response: Response, secret: str, secure: bool, name: str = COOKIE) -> None:
     """The cookie of a new session; `secure` where the service is reached by https."""
     response.set_cookie(
-        COOKIE,
+        name,
         secret,
         max_age=int(LIFETIME.total_seconds()),
         path="/",

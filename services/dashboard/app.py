@@ -1,0 +1,101 @@
+"""The dashboard as an ASGI app: the run-side API, and before everything else its pages.
+
+NiceGUI keeps its pages in one app of the process, so one process serves one dashboard.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from fastapi import FastAPI, Request
+from nicegui import ui
+
+from services.dashboard import sign_in
+from services.dashboard.frame import PAGES, Draw, Shell, Visit, outline, register_page
+from services.dashboard.gate import Gate
+from services.dashboard.pages import (
+    alerts,
+    checkpoints,
+    control,
+    gallery,
+    group,
+    overview,
+    rewards,
+    runs,
+    settings,
+    throughput,
+    training,
+    workers,
+)
+from services.dashboard.sessions import COOKIE, Sessions
+from services.runs_api import app as runs_api
+from services.runs_api.settings import Settings
+from services.web.auth import KeyRing
+from services.web.clock import Clock, utc_now
+from services.web.limits import Rate, RateLimiter
+from services.web.problems import Problem
+
+OPEN_ROUTES = runs_api.OPEN_ROUTES | {("POST", runs_api.API + sign_in.PATH)}
+LOGIN_RATE = Rate(num=10, per_s=60)
+DRAWS: dict[str, Draw] = {
+    "": overview.draw,
+    "rewards": rewards.draw,
+    "gallery": gallery.draw,
+    "training": training.draw,
+    "throughput": throughput.draw,
+    "workers": workers.draw,
+    "checkpoints": checkpoints.draw,
+    "control": control.draw,
+    "alerts": alerts.draw,
+    "settings": settings.draw,
+}
+
+
+def create_app(found: Settings, keys: KeyRing, clock: Clock = utc_now) -> FastAPI:
+    """The app; `state.sessions` makes the link that opens it once."""
+    sessions = Sessions(keys, clock)
+    app = runs_api.create_app(found, sessions, clock, COOKIE, OPEN_ROUTES, _inside(sessions))
+    app.state.sessions = sessions
+    app.state.limiter = RateLimiter({"login": LOGIN_RATE}, clock)
+    app.include_router(sign_in.router, prefix=runs_api.API)
+    app.include_router(sign_in.pages)
+    _close_the_rest_of_the_api(app)
+    _register(Shell(app.state.library, sessions))
+    ui.run_with(
+        app,
+        title="TDM-R1",
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        show_welcome_message=False,
+        reconnect_timeout=30.0,
+    )
+    return app
+
+
+def _inside(sessions: Sessions) -> Sequence[tuple[type, dict[str, object]]]:
+    return ((Gate, {"sessions": sessions}),)
+
+
+def _close_the_rest_of_the_api(app: FastAPI) -> None:
+    """What the API does not know is a problem of the API and no page."""
+
+    @app.api_route(
+        "/api/{path:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False
+    )
+    def unknown(path: str) -> None:
+        raise Problem(404, "not-found", "Not found", f"the API has no /api/{path}")
+
+
+def _register(shell: Shell) -> None:
+    runs.register(shell)
+    for path, title in PAGES.items():
+        register_page(shell, path, title, DRAWS[path])
+
+    @ui.page("/runs/{run_id}/groups/{group_id}", response_timeout=30)
+    async def page(request: Request, run_id: str, group_id: int) -> None:
+        visit = Visit.of(shell, request)
+        run = shell.library.find(run_id)
+        if run is None:
+            raise Problem(404, "run-not-found", "No such run")
+        with outline(visit, run, f"Group {group_id}"):
+            await partial(group.draw, visit, run)(group_id)

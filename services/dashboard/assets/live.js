@@ -1,0 +1,38 @@
+// Says when the page is not fed any more, and remembers whether it is light or dark.
+
+const STALE_AFTER_MS = 10000;
+const banner = document.createElement("div");
+banner.className = "stale";
+banner.setAttribute("role", "alert");
+banner.hidden = true;
+let lastNews = Date.now();
+
+setInterval(() => {
+  if (window.socket?.connected) lastNews = Date.now();
+  const stale = Date.now() - lastNews > STALE_AFTER_MS;
+  if (banner.hidden === stale) {
+    banner.hidden = !stale;
+    const since = new Date(lastNews).toISOString().slice(11, 19);
+    banner.textContent = stale ? `Stale since ${since} UTC: the dashboard does not answer` : "";
+  }
+}, 1000);
+
+function apply(theme) {
+  const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  window.Quasar.Dark.set(dark);
+  document.documentElement.style.colorScheme = dark ? "dark" : "light";
+}
+
+window.chooseTheme = (theme) => {
+  if (theme) localStorage.setItem("theme", theme);
+  else localStorage.removeItem("theme");
+  apply(theme);
+};
+
+// NiceGUI's own scripts make the page; this one may come before them.
+const waiting = setInterval(() => {
+  if (!window.Quasar?.Dark || !document.querySelector(".content")) return;
+  clearInterval(waiting);
+  document.body.prepend(banner);
+  apply(localStorage.getItem("theme"));
+}, 20);

@@ -1,0 +1,92 @@
+"""Elements of a page. Text goes out as text, whatever it contains; nothing here takes markup."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nicegui import ui
+from nicegui.elements.mixins.text_element import TextElement
+
+
+def tag(kind: str, text: str = "", classes: str = "", **attributes: Any) -> Any:
+    """An element; `aria_label` is aria-label, `for_` is for, None is left out."""
+    element = TextElement(tag=kind, text=text) if text else ui.element(kind)
+    if classes:
+        element.classes(classes)
+    for key, value in attributes.items():
+        if value is not None and value is not False:
+            element.props[key.rstrip("_").replace("_", "-")] = value
+    return element
+
+
+def link(text: str, address: str, classes: str = "", **attributes: Any) -> Any:
+    """A link to a page of ours."""
+    return tag("a", text, classes, href=address, **attributes)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> None:
+    """A table of texts; a cell that can be called draws itself."""
+    with (
+        tag("div", classes="scroll", tabindex="0", role="region", aria_label=caption),
+        tag("table"),
+    ):
+        tag("caption", caption, "hidden-visually")
+        with tag("thead"), tag("tr"):
+            for name in head:
+                tag("th", name, scope="col")
+        with tag("tbody"):
+            for row in rows:
+                with tag("tr"):
+                    for cell in row:
+                        _cell(cell)
+
+
+def _cell(cell: Any) -> None:
+    if callable(cell):
+        with tag("td"):
+            cell()
+    else:
+        tag("td", str(cell) if cell is not None else "-")
+
+
+def tile(name: str, value: str, note: str = "", tone: str = "") -> None:
+    """One number and what it is."""
+    with tag("div", classes=f"tile {tone}".strip()):
+        tag("dt", name)
+        tag("dd", value)
+        if note:
+            tag("dd", note, "note")
+
+
+def chip(text: str, tone: str) -> None:
+    """A state, told by its word; the colour only repeats it."""
+    tag("span", text, f"chip {tone}")
+
+
+def empty(text: str) -> None:
+    """What a panel says instead of showing nothing."""
+    tag("p", text, "quiet")
+
+
+@contextmanager
+def form(label: str) -> Iterator[None]:
+    """Fields that become the address's query."""
+    with tag("form", classes="filters", method="get", aria_label=label):
+        yield
+
+
+def choice(name: str, label: str, options: dict[str, str], chosen: str | None) -> None:
+    """A field with few values; the empty one is no condition."""
+    with tag("label", classes="field"):
+        tag("span", label)
+        with tag("select", name=name):
+            for value, text in options.items():
+                tag("option", text, value=value, selected=value == (chosen or ""))
+
+
+def entry(name: str, label: str, value: Any, kind: str = "text", **attributes: Any) -> None:
+    """A field for a text or a number."""
+    with tag("label", classes="field"):
+        tag("span", label)
+        shown = None if value is None else str(value)
+        tag("input", name=name, type=kind, value=shown, **attributes)

@@ -1,0 +1,150 @@
+"""What every page has around its panels: where one is, what else there is, how the run fares."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from nicegui import ui
+
+from services.dashboard.elements import chip, link, tag
+from services.dashboard.sessions import COOKIE, Sessions
+from services.runs_api.library import Library, OpenRun
+from services.web.auth import Credentials, Principal
+
+PAGES = {
+    "": "Overview",
+    "rewards": "Rewards",
+    "gallery": "Gallery",
+    "training": "Training",
+    "throughput": "Throughput",
+    "workers": "Workers",
+    "checkpoints": "Checkpoints",
+    "control": "Run control",
+    "alerts": "Alerts",
+    "settings": "Settings",
+}
+"""Part of the address to title, in the order of the navigation."""
+TONES = {
+    "running": "good",
+    "finished": "calm",
+    "stopped": "calm",
+    "paused": "warn",
+    "starting": "calm",
+    "ending": "calm",
+    "failed": "bad",
+    "silent": "bad",
+    "dead": "bad",
+    "alive": "good",
+    "applied": "good",
+    "rejected": "bad",
+    "timed_out": "bad",
+    "critical": "bad",
+    "warning": "warn",
+}
+HEAD = """<link rel="stylesheet" href="/assets/dashboard.css" />
+<script type="module" src="/assets/live.js"></script>"""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What pages work with."""
+
+    library: Library
+    sessions: Sessions
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One opened page."""
+
+    shell: Shell
+    principal: Principal
+    cookie: str
+    query: dict[str, str]
+
+    @classmethod
+    def of(cls, shell: Shell, request: Request) -> "Visit":
+        """From a request that the gate let through."""
+        cookie = request.cookies.get(COOKIE, "")
+        return cls(shell, request.state.principal, cookie, dict(request.query_params))
+
+    async def is_admin_still(self) -> Principal | None:
+        """Who it is, asked anew, if an admin: a key may have been revoked since the page opened."""
+        found = await self.shell.sessions.look_up(Credentials(cookie=self.cookie))
+        return found if found is not None and found.role == "admin" else None
+
+
+Draw = Callable[[Visit, OpenRun], Awaitable[None]]
+
+
+def register_page(shell: Shell, path: str, name: str, draw: Draw) -> None:
+    """A page of a run: /runs/{run_id}/`path`."""
+    address = "/runs/{run_id}" + (f"/{path}" if path else "")
+
+    @ui.page(address, response_timeout=30)
+    async def page(request: Request, run_id: str) -> None:
+        visit = Visit.of(shell, request)
+        run = shell.library.find(run_id)
+        if run is None:
+            with outline(visit, None, "No such run"):
+                tag("p", "This folder has no run of that name.")
+                link("All runs", "/")
+            return
+        with outline(visit, run, name):
+            await draw(visit, run)
+
+
+@contextmanager
+def outline(visit: Visit, run: OpenRun | None, name: str) -> Iterator[None]:
+    """Header, navigation and the page's own part."""
+    ui.add_head_html(HEAD)
+    ui.page_title(f"{name} - {run.id if run else 'TDM-R1'}")
+    tag("a", "Skip to the content", "skip", href="#content")
+    with tag("header", classes="bar"):
+        link("TDM-R1", "/", "brand")
+        if run is not None:
+            link(run.id, f"/runs/{run.id}", "run")
+            with tag("span", classes="state", role="status"):
+                _live_state(run)
+        tag("span", f"{visit.principal.role}", "who")
+    with tag("div", classes="columns"):
+        if run is not None:
+            _navigation(run, name)
+        with tag("div", classes="content", id="content", tabindex="-1"):  # the page is the main
+            tag("h1", name)
+            yield
+
+
+def _navigation(run: OpenRun, current: str) -> None:
+    with tag("nav", aria_label="Pages of this run"):
+        for path, title in PAGES.items():
+            address = f"/runs/{run.id}/{path}".rstrip("/")
+            link(title, address, aria_current="page" if title == current else None)
+
+
+def _live_state(run: OpenRun) -> None:
+    @ui.refreshable
+    def state() -> None:
+        facts = run.facts()
+        chip(facts["state"], TONES.get(facts["state"], "calm"))
+        tag("span", _progress(facts), "quiet")
+
+    state()
+    ui.timer(3.0, state.refresh, immediate=False)
+
+
+def _progress(facts: dict[str, Any]) -> str:
+    total = f" of {facts['iterations']}" if facts.get("iterations") is not None else ""
+    doing = f", {facts['doing']}" if facts.get("doing") else ""
+    age = "" if facts["age_s"] is None else f", news {ago(facts['age_s'])}"
+    return f"iteration {facts.get('iteration', '-')}{total}{doing}{age}"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in a unit that fits."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,92 @@
+"""What stands before the pages: who has no session is shown the way in, and a socket is opened for
+our own pages alone. Under /api the API's own rules hold."""
+
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.dashboard.sessions import COOKIE, ROLES, Sessions
+from services.web.auth import Principal, credentials_of
+from services.web.problems import Problem
+
+OPEN = ("/login", "/assets/", "/_nicegui/", "/healthz", "/readyz", "/metrics")
+"""What strangers get: the way in, files of the package, and what watches the process."""
+SOCKET = "/_nicegui_ws"
+# NiceGUI's pages carry their elements in inline scripts, and Vue compiles its slots in the browser.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+class Gate:
+    """Outside the pages, inside what surrounds every request."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self.app = app
+        self.sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or scope["path"].startswith("/api/"):
+            await self.app(scope, receive, send)
+            return
+        is_strict = scope["path"].startswith(("/login", "/assets/"))
+        inner = send if is_strict else _with_policy(send)
+        if not scope["path"].startswith(OPEN):
+            principal = await self._principal(scope)
+            if principal is None or principal.role not in ROLES:
+                await _turn_away(scope, receive, send, principal)
+                return
+            scope.setdefault("state", {})["principal"] = principal
+        await self.app(scope, receive, inner)
+
+    async def _principal(self, scope: Scope) -> Principal | None:
+        if scope["path"].startswith(SOCKET) and not _is_ours(scope):
+            return None
+        try:
+            credentials = credentials_of(_as_http(scope), COOKIE)
+            return await self.sessions(credentials) if credentials.cookie else None
+        except Problem as problem:
+            if problem.status in (400, 401, 403):
+                return None
+            raise
+
+
+def _is_ours(scope: Scope) -> bool:
+    """A page from elsewhere may open a socket to us, and browsers send our cookie along."""
+    headers = Headers(scope=scope)
+    host = headers.get("host", "")
+    return headers.get("origin") in (None, f"http://{host}", f"https://{host}")
+
+
+def _as_http(scope: Scope) -> Scope:
+    return {**scope, "type": "http", "method": "GET"}
+
+
+async def _turn_away(
+    scope: Scope, receive: Receive, send: Send, principal: Principal | None
+) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 4401})
+    elif principal is not None:
+        text = "This key labels; the dashboard would show it what judges have said."
+        await PlainTextResponse(text, 403)(scope, receive, send)
+    elif scope["path"].startswith(SOCKET):
+        await PlainTextResponse("no session", 401)(scope, receive, send)
+    else:
+        query = scope["query_string"].decode("latin-1")
+        wanted = scope["path"] + (f"?{query}" if query else "")
+        await RedirectResponse(f"/login?next={quote(wanted)}", 303)(scope, receive, send)
+
+
+def _with_policy(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        await send(message)
+
+    return sending

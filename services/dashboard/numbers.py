@@ -1,0 +1,76 @@
+"""Which of a run's numbers the pages show, and how they are read."""
+
+from collections.abc import Iterable
+
+from services.dashboard.charts import Curve
+from services.dashboard.panels import Stamp
+from services.runs_api.library import OpenRun
+from services.runs_api.metric_table import MetricTable, Series
+
+MAX_POINTS = 600
+
+
+def reward_names(table: MetricTable) -> list[str]:
+    """Rewards that judge rollouts."""
+    ends = "/mean"
+    names = (name for name in table.names if name.startswith("reward/") and name.endswith(ends))
+    return [name.removeprefix("reward/").removesuffix(ends) for name in names]
+
+
+def evaluation_names(table: MetricTable) -> list[str]:
+    """Rewards that judge the held-out prompts: the whole, without parts and tags."""
+    prefix = "evaluation/student/"
+    names = [name.removeprefix(prefix) for name in table.names if name.startswith(prefix)]
+    about = ("num_images", "seconds", "policy_version")
+    return [name for name in names if "/" not in name and name not in about]
+
+
+def curve(table: MetricTable, name: str, label: str = "") -> Curve:
+    """One number."""
+    return Curve(label or name, table.series(name, max_points=MAX_POINTS))
+
+
+def curves(table: MetricTable, names: Iterable[str], drop: str = "") -> list[Curve]:
+    """Numbers of these names, where they are told; `drop` is left out of the labels, and a stage
+    that all of them are of."""
+    wanted = list(names)
+    stages = {name.partition("/")[0] for name in wanted}
+    drop = drop or (f"{stages.pop()}/" if len(stages) == 1 else "")
+    known = set(table.names)
+    return [curve(table, name, name.removeprefix(drop)) for name in wanted if name in known]
+
+
+def phases(table: MetricTable) -> dict[str, Series]:
+    """Seconds by phase: each by its name, none that is part of another, not the whole."""
+    names = [name for name in table.names if name.startswith("seconds/") and name.count("/") == 1]
+    return {
+        name.removeprefix("seconds/"): table.series(name, max_points=200)
+        for name in names
+        if name != "seconds/iteration"
+    }
+
+
+def newest(table: MetricTable, run: OpenRun) -> Stamp:
+    """When the run's numbers are from; its status where there are none yet."""
+    if len(table):
+        return Stamp(table.times[-1], table.steps[-1], table.policy_versions[-1])
+    return Stamp(run.facts().get("updated_at"))
+
+
+def percent(value: float | None) -> str:
+    """A share."""
+    return "-" if value is None else f"{value:.0%}"
+
+
+def short(value: float | None, digits: int = 3) -> str:
+    """A number as a tile has it."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes, in a unit that fits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024 or unit == "GiB":
+            break
+        num_bytes /= 1024
+    return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"

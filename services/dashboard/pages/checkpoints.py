@@ -1,0 +1,107 @@
+"""Checkpoints: what is saved, how good it is, how it is used; two evaluations side by side."""
+
+from dataclasses import dataclass
+
+from services.dashboard.elements import choice, empty, form, table, tag
+from services.dashboard.frame import Visit
+from services.dashboard.numbers import short, size
+from services.dashboard.panels import Board, Stamp, clock
+from services.dashboard.pictures import address
+from services.runs_api.checkpoints import Checkpoint, checkpoints_of
+from services.runs_api.evaluations import Sheet
+from services.runs_api.library import OpenRun
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page shows."""
+
+    stamp: Stamp
+    checkpoints: list[Checkpoint]
+    sheets: list[Sheet]
+
+
+def load(run: OpenRun) -> Model:
+    """Everything that is on the disk."""
+    with run.numbers() as numbers:
+        found = checkpoints_of(run.folder.checkpoints, numbers)
+    stamp = Stamp(None)
+    if found:
+        stamp = Stamp(found[0].written_at, found[0].iteration, found[0].policy_version)
+    return Model(stamp, found, run.sheets.all())
+
+
+async def draw(visit: Visit, run: OpenRun) -> None:
+    """Its panels."""
+    board = Board(lambda: load(run), lambda model: model.stamp)
+    sheets = [sheet.label for sheet in run.sheets.all()]
+    before = visit.query.get("before") or ("before" if "before" in sheets else "")
+    after = visit.query.get("after") or (sheets[-1] if sheets else "")
+
+    def panels() -> None:
+        board.panel(
+            "Checkpoints",
+            lambda model: _list(run, model),
+            wide=True,
+            of=lambda model: model.checkpoints,
+        )
+        board.panel(
+            "The same held-out prompts and noise, twice",
+            lambda model: _pair(run, model, before, after),
+            wide=True,
+            of=lambda model: model.sheets,
+        )
+
+    await board.start(panels)
+
+
+def _list(run: OpenRun, model: Model) -> None:
+    if not model.checkpoints:
+        empty("None yet; Run control asks for one.")
+        return
+    names = list(dict.fromkeys(n for c in model.checkpoints for n in c.scores if "/" not in n))
+    rows = [
+        [
+            checkpoint.name,
+            str(checkpoint.iteration),
+            f"v{checkpoint.policy_version}",
+            clock(checkpoint.written_at),
+            size(checkpoint.num_bytes),
+            *(short(checkpoint.scores.get(name)) for name in names),
+        ]
+        for checkpoint in model.checkpoints
+    ]
+    head = ("checkpoint", "iteration", "policy", "written", "size", *names)
+    table(head, rows, "Checkpoints")
+    for checkpoint in model.checkpoints:
+        with tag("details"):
+            tag("summary", f"Files and commands of {checkpoint.name}")
+            folder = checkpoint.path
+            commands = (
+                f"tdm-r1 export {folder} --out my_generator\n"
+                f"tdm-r1 sample {folder} --prompt '...' --num-images 4"
+            )
+            tag("pre", commands, "log", tabindex="0")
+            files = [[f.name, size(f.num_bytes), f.sha256] for f in checkpoint.files]
+            table(("file", "size", "SHA-256"), files, f"Files of {checkpoint.name}")
+
+
+def _pair(run: OpenRun, model: Model, before: str, after: str) -> None:
+    known = {sheet.label: sheet for sheet in model.sheets}
+    if not known:
+        empty("No evaluation yet (evaluation.every, prompts.heldout).")
+        return
+    options = {label: label for label in known}
+    with form("Which evaluations"):
+        choice("before", "Left", options, before)
+        choice("after", "Right", options, after)
+        tag("button", "Show", type="submit")
+    with tag("div", classes="pair"):
+        for label in (before, after):
+            sheet = known.get(label)
+            if sheet is None:
+                continue
+            with tag("figure"):
+                source = address(run, sheet.digest, "orig")
+                tag("img", src=source, alt=f"sheet of evaluation {label}", loading="lazy")
+                tag("figcaption", f"{label}, {clock(sheet.written_at)}")

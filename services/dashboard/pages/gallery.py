@@ -1,0 +1,143 @@
+"""Gallery: one row a prompt group, best image first; filters and place are in the address."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import urlencode
+
+from services.dashboard.elements import choice, empty, entry, form, link, tag
+from services.dashboard.frame import Visit
+from services.dashboard.numbers import newest
+from services.dashboard.pages.rewards import number
+from services.dashboard.panels import Board, Stamp
+from services.dashboard.pictures import by_reward, scores, thumbnail, verdicts
+from services.runs_api.group_index import Group, GroupQuery, Place
+from services.runs_api.library import OpenRun
+from services.runs_api.routes.groups import read_cursor
+from services.web.pagination import pack
+from services.web.problems import Problem
+
+ROWS = 12
+SORTS = {"newest": "newest", "oldest": "oldest", "best": "best reward", "worst": "worst reward"}
+VERDICTS = ("ready", "pending", "failed", "expired")
+STATES = {"": "any", **{state: state for state in VERDICTS}}
+CONTRASTS = {"": "any", "yes": "with", "no": "without"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page shows."""
+
+    stamp: Stamp
+    num_groups: int
+    rewards: list[str]
+    steps: list[int]
+    groups: list[Group]
+    place: Place | None
+    on_disk: frozenset[str]
+
+
+def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
+    """One page of groups."""
+    with run.numbers() as table:
+        stamp = newest(table, run)
+    with run.images() as index:
+        groups, place = index.page(query, ROWS, after)
+        found = (index.count(), index.rewards(), index.steps())
+    digests = {image.digest for group in groups for image in group.images}
+    on_disk = frozenset(digest for digest in digests if run.store.path(digest).exists())
+    return Model(stamp, *found, groups, place, on_disk)
+
+
+def read_query(query: dict[str, str], rewards: list[str]) -> GroupQuery:
+    """Filters of an address; what makes no sense is no condition."""
+    reward = query.get("reward") or (rewards[0] if rewards else None)
+    sort = query.get("sort", "newest")
+    return GroupQuery(
+        sort if sort in SORTS and reward is not None else "newest",  # type: ignore[arg-type]
+        reward,
+        decimal(query, "min_reward") if reward else None,
+        decimal(query, "max_reward") if reward else None,
+        number(query, "from_step"),
+        number(query, "to_step"),
+        number(query, "min_version"),
+        number(query, "max_version"),
+        query.get("prompt") or None,
+        query.get("prompt_id") or None,
+        query.get("state") if query.get("state") in VERDICTS else None,
+        {"yes": True, "no": False}.get(query.get("contrast", "")) if reward else None,
+    )
+
+
+def decimal(query: dict[str, str], name: str) -> float | None:
+    """A finite number of the address; None for anything else."""
+    try:
+        value = float(query.get(name, ""))
+    except ValueError:
+        return None
+    return value if abs(value) < 1e300 else None
+
+
+async def draw(visit: Visit, run: OpenRun) -> None:
+    """Its panels."""
+    with run.images() as index:
+        rewards, steps = index.rewards(), index.steps()
+    query = read_query(visit.query, rewards)
+    try:
+        after = read_cursor(visit.query["after"]) if visit.query.get("after") else None
+    except Problem:
+        after = None
+    _filters(visit.query, query, rewards, steps)
+    board = Board(lambda: load(run, query, after), lambda model: model.stamp)
+    await board.start(
+        lambda: board.panel(
+            "Groups",
+            lambda model: _rows(run, visit, query, model),
+            wide=True,
+            of=lambda model: (model.groups, model.num_groups, model.on_disk),
+        )
+    )
+
+
+def _filters(
+    given: dict[str, str], query: GroupQuery, rewards: list[str], steps: list[int]
+) -> None:
+    with form("Filters of the gallery"):
+        choice("sort", "Sort", SORTS, query.sort)
+        choice("reward", "Reward", {name: name for name in rewards} or {"": "none"}, query.reward)
+        entry("min_reward", "at least", query.min_reward, "number", step="any")
+        entry("max_reward", "at most", query.max_reward, "number", step="any")
+        stored = {"": "any", **{str(step): str(step) for step in steps}}
+        choice("from_step", "From iteration", stored, given.get("from_step"))
+        choice("to_step", "to iteration", stored, given.get("to_step"))
+        entry("prompt", "Prompt has", query.prompt)
+        choice("state", "Verdict", STATES, query.state)
+        choice("contrast", "Contrast", CONTRASTS, given.get("contrast"))
+        tag("button", "Show", type="submit")
+
+
+def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
+    if not model.groups:
+        empty("No group is so; loosen the filters." if _is_filtered(query) else "No image yet.")
+    for group in model.groups:
+        with tag("article", classes="group"):
+            with tag("header"):
+                link(group.prompt, f"/runs/{run.id}/groups/{group.group_id}", "prompt")
+                about = f"group {group.group_id} - iteration {group.step} - policy v"
+                tag("span", f"{about}{group.policy_version} - mean {scores(group)}", "quiet")
+            with tag("div", classes="strip"):
+                for image in by_reward(group, query.reward):
+                    with tag("figure"):
+                        thumbnail(run, image, group.prompt)
+                        tag("figcaption", verdicts(image))
+    with tag("nav", classes="pager", aria_label="Pages of the gallery"):
+        given = {k: v for k, v in visit.query.items() if k != "after"}
+        if visit.query.get("after"):
+            link("First page", f"?{urlencode(given)}")
+        if model.place is not None:
+            link("Next page", f"?{urlencode(given | {'after': pack(model.place)})}")
+        tag("span", f"{model.num_groups} groups are stored", "quiet")
+
+
+def _is_filtered(query: GroupQuery) -> bool:
+    plain: dict[str, Any] = {"sort": query.sort, "reward": query.reward}
+    return any(getattr(query, f.name) is not None for f in fields(query) if f.name not in plain)

@@ -1,0 +1,175 @@
+"""Overview: is it well, how far is it, does the reward rise, who waits for whom."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from services.dashboard.charts import Curve, lines
+from services.dashboard.elements import chip, empty, link, tag, tile
+from services.dashboard.frame import TONES, Visit
+from services.dashboard.numbers import (
+    MAX_POINTS,
+    curves,
+    evaluation_names,
+    newest,
+    percent,
+    phases,
+    reward_names,
+    short,
+)
+from services.dashboard.panels import Board, Stamp
+from services.dashboard.pictures import thumbnail
+from services.runs_api.alerts import Alert
+from services.runs_api.group_index import Group, GroupQuery
+from services.runs_api.library import OpenRun
+from services.runs_api.routes.runs import alerts_in
+
+SHOWN_GROUPS = 6
+SHOWN_FACTS = ("state", "iteration", "iterations", "waiting", "error")
+WINDOW = 20
+"""Newest iterations that the time left is worked out from."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page shows."""
+
+    stamp: Stamp
+    facts: dict[str, Any]
+    numbers: dict[str, float | None]
+    eta_s: float | None
+    rewards: list[Curve]
+    held_out: list[Curve]
+    phases: dict[str, float]
+    alerts: list[Alert]
+    groups: list[Group]
+
+
+TILES = {
+    "rollout/images_per_s": "images/s",
+    "advantage/zero_signal": "without contrast",
+    "replay/staleness_generator_mean": "staleness, generator",
+    "replay/staleness_surrogate_mean": "staleness, surrogate",
+    "replay/held": "groups held",
+}
+
+
+def load(run: OpenRun) -> Model:
+    """Everything as it is now."""
+    facts = run.facts()
+    with run.numbers() as table:
+        points = {name: table.latest(name) for name in TILES}
+        rewards = [
+            Curve(
+                name,
+                table.series(f"reward/{name}/mean", max_points=MAX_POINTS),
+                table.series(f"reward/{name}/std", max_points=MAX_POINTS)
+                if f"reward/{name}/std" in table.names
+                else None,
+            )
+            for name in reward_names(table)
+        ]
+        held_out = curves(
+            table,
+            [f"evaluation/student/{name}" for name in evaluation_names(table)],
+            "evaluation/student/",
+        )
+        spent = {
+            name: sum(value or 0.0 for value in series.values[-WINDOW:])
+            for name, series in phases(table).items()
+        }
+        stamp = newest(table, run)
+        recent = list(table.times[-WINDOW:])
+    left = (facts.get("iterations") or 0) - (facts.get("iteration") or 0)
+    speed = (recent[-1] - recent[0]) / (len(recent) - 1) if len(recent) > 1 else None
+    with run.images() as index:
+        groups, _ = index.page(GroupQuery(), SHOWN_GROUPS)
+    return Model(
+        stamp,
+        {
+            name: facts.get(name)
+            for name in ("state", "iteration", "iterations", "waiting", "error")
+        },
+        {name: point.value if point else None for name, point in points.items()},
+        left * speed if speed is not None and facts["state"] == "running" else None,
+        rewards,
+        held_out,
+        spent,
+        [alert for alert in alerts_in(run) if alert.cleared_at is None],
+        groups,
+    )
+
+
+async def draw(visit: Visit, run: OpenRun) -> None:
+    """Its panels."""
+    board = Board(lambda: load(run), lambda model: model.stamp)
+
+    def panels() -> None:
+        board.panel("State", _state, wide=True)
+        board.chart(
+            "Reward of the rollouts",
+            lambda model: lines(model.rewards),
+            note="The band is one standard deviation over the images of an iteration.",
+        )
+        board.chart("Held-out score", lambda model: lines(model.held_out))
+        board.panel("Who waits on whom", _waits)
+        board.panel("Alerts that last", lambda m: _alerts(run, m), of=lambda m: m.alerts)
+        board.panel("Newest groups", lambda m: _groups(run, m), wide=True, of=lambda m: m.groups)
+
+    await board.start(panels)
+
+
+def _state(model: Model) -> None:
+    facts = model.facts
+    with tag("dl", classes="tiles"):
+        total = f" of {facts['iterations']}" if facts["iterations"] is not None else ""
+        tile("iteration", f"{facts['iteration']}{total}")
+        tile("policy version", short(model.stamp.policy_version, 6))
+        if model.eta_s is not None:
+            tile("time left", f"{model.eta_s / 60:.0f} min", "at the newest pace")
+        for name, title in TILES.items():
+            value = model.numbers[name]
+            text = percent(value) if name.endswith("zero_signal") else short(value)
+            tile(title, text)
+    for wait in facts["waiting"] or ():
+        tag("p", f"waiting for {wait}", "quiet")
+    if facts["error"]:
+        tag("pre", str(facts["error"]), "log", tabindex="0")
+
+
+def _waits(model: Model) -> None:
+    total = sum(model.phases.values())
+    if not total:
+        empty("Nothing told yet.")
+        return
+    with tag("dl", classes="bars"):
+        for name, seconds in sorted(model.phases.items(), key=lambda item: -item[1]):
+            tag("dt", name)
+            with tag("dd"):
+                tag("span", classes="bar-fill", style=f"width: {100 * seconds / total:.1f}%")
+                tag("span", f"{seconds:.1f} s ({seconds / total:.0%})", "bar-text")
+    tag(
+        "p",
+        f"Seconds over the newest {WINDOW} iterations. In an async run phases overlap; the longest "
+        "is who the others wait on.",
+        "quiet",
+    )
+
+
+def _alerts(run: OpenRun, model: Model) -> None:
+    if not model.alerts:
+        empty("None.")
+    for alert in model.alerts:
+        with tag("p"):
+            chip(alert.severity, TONES[alert.severity])
+            tag("span", f" {alert.title}. {alert.detail}")
+    link("All alerts", f"/runs/{run.id}/alerts")
+
+
+def _groups(run: OpenRun, model: Model) -> None:
+    if not model.groups:
+        empty("No image is stored yet (telemetry.images_every).")
+    with tag("div", classes="strip"):
+        for group in model.groups:
+            with link("", f"/runs/{run.id}/groups/{group.group_id}", "card"):
+                thumbnail(run, group.images[0], group.prompt)
+                tag("span", group.prompt, "prompt")

@@ -1,0 +1,142 @@
+"""Rewards: curves, per step, how they are spread, held-out scores; other runs beside."""
+
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from services.dashboard.charts import Curve, lines
+from services.dashboard.elements import choice, empty, entry, form, link, tag
+from services.dashboard.frame import Visit
+from services.dashboard.numbers import (
+    MAX_POINTS,
+    curve,
+    curves,
+    evaluation_names,
+    newest,
+    reward_names,
+)
+from services.dashboard.panels import Board, Stamp
+from services.runs_api.library import Library, OpenRun
+
+BINS = 10
+MAX_RUNS = 4
+SHAPE = ("advantage/abs_mean", "advantage/clipped", "advantage/zero_signal", "advantage/valid")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the values of one reward are spread."""
+
+    reward: str
+    edges: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page shows."""
+
+    stamp: Stamp
+    rewards: list[Curve]
+    held_out: list[Curve]
+    by_step: list[Curve]
+    shape: list[Curve]
+    spreads: list[Spread]
+
+
+def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Model:
+    """The first run whole, of the others the curves."""
+    run = runs[0]
+    with run.numbers() as table:
+        names = reward_names(table)
+        stamp = newest(table, run)
+        shape = curves(table, SHAPE, "advantage/")
+        by_step = [
+            curve(table, name, name.removeprefix("reward/"))
+            for name in table.names
+            if name.startswith("reward/") and "/step_" in name
+        ]
+    with run.images() as index:
+        spreads = [Spread(name, *index.histogram(name, from_step, to_step, BINS)) for name in names]
+    rewards, held_out = [], []
+    for other in runs:
+        label = "" if len(runs) == 1 else f"{other.id} "
+        with other.numbers() as table:
+            rewards += [
+                Curve(
+                    f"{label}{name}",
+                    table.series(f"reward/{name}/mean", max_points=MAX_POINTS),
+                    is_dashed=other is not run,
+                )
+                for name in reward_names(table)
+            ]
+            held_out += [
+                curve(table, f"evaluation/student/{name}", f"{label}{name}")
+                for name in evaluation_names(table)
+            ]
+    return Model(stamp, rewards, held_out, by_step, shape, spreads)
+
+
+async def draw(visit: Visit, run: OpenRun) -> None:
+    """Its panels."""
+    runs = beside(visit.shell.library, run, visit.query)
+    first, last = number(visit.query, "from_step"), number(visit.query, "to_step")
+    board = Board(lambda: load(runs, first, last), lambda model: model.stamp)
+    with form("Which iterations, which other run"):
+        ids = [other.id for other in visit.shell.library.all() if other.id != run.id]
+        options = {"": "none", **{name: name for name in ids}}
+        choice("with", "Beside", options, runs[1].id if len(runs) > 1 else "")
+        entry("from_step", "Histogram from iteration", first, "number", min=0)
+        entry("to_step", "to iteration", last, "number", min=0)
+        tag("button", "Show", type="submit")
+
+    def panels() -> None:
+        board.chart("Mean reward of the rollouts", lambda model: lines(model.rewards), wide=True)
+        board.chart("Held-out score of the averaged generator", lambda m: lines(m.held_out))
+        board.chart(
+            "Reward by denoising step",
+            lambda model: lines(model.by_step),
+            note="With `terminal` rewards every step has the final image's: one curve.",
+        )
+        board.chart("Advantages", lambda model: lines(model.shape))
+        board.panel("How rewards are spread", lambda model: _spreads(run, model, visit.query))
+
+    await board.start(panels)
+
+
+def beside(library: Library, run: OpenRun, query: dict[str, str]) -> list[OpenRun]:
+    """The run, and those that the address names after `with=`."""
+    names = [name for name in query.get("with", "").split(",") if name and name != run.id]
+    found = [other for name in names if (other := library.find(name)) is not None]
+    return [run, *found][:MAX_RUNS]
+
+
+def number(query: dict[str, str], name: str) -> int | None:
+    """A whole number of the address; None for anything else."""
+    text = query.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _spreads(run: OpenRun, model: Model, query: dict[str, str]) -> None:
+    if not any(sum(spread.counts) for spread in model.spreads):
+        empty("No stored image is judged yet.")
+    for spread in model.spreads:
+        highest = max(spread.counts, default=0)
+        if not highest:
+            continue
+        tag("h3", spread.reward)
+        with tag("ol", classes="histogram"):
+            for low, high, count in zip(
+                spread.edges, spread.edges[1:], spread.counts, strict=False
+            ):
+                steps = {k: query[k] for k in ("from_step", "to_step") if query.get(k)}
+                bounds = {"reward": spread.reward, "min_reward": low, "max_reward": high}
+                gallery = f"/runs/{run.id}/gallery?{urlencode(bounds | steps)}"
+                label = f"{low:.3g} to {high:.3g}: {count} images"
+                with tag("li"), link("", gallery, aria_label=label, title=label):
+                    tag(
+                        "span",
+                        classes="histogram-column",
+                        style=f"height: {100 * count / highest:.0f}%",
+                    )
+                    tag("span", f"{low:.2g}", "edge")
+    tag("p", "A column opens its images in the gallery.", "quiet")

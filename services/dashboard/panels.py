@@ -1,0 +1,150 @@
+"""Panels that stay true: each says the time and version of what it shows, and is brought up to date
+when its run has news."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from nicegui import ui
+
+from services.dashboard.elements import empty, tag
+
+EVERY_S = 3.0
+Model = TypeVar("Model")
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """When data is from."""
+
+    time: float | None
+    """Unix time."""
+    step: int | None = None
+    policy_version: int | None = None
+
+    def __str__(self) -> str:
+        if self.time is None:
+            return "no data yet"
+        parts = [f"as of {clock(self.time)}"]
+        if self.step is not None:
+            parts.append(f"iteration {self.step}")
+        if self.policy_version is not None:
+            parts.append(f"policy v{self.policy_version}")
+        return " - ".join(parts)
+
+
+def clock(unix_s: float) -> str:
+    """A time of day, with its date unless it is today's."""
+    then, now = datetime.fromtimestamp(unix_s, UTC), datetime.now(UTC)
+    return then.strftime("%H:%M:%S UTC" if then.date() == now.date() else "%Y-%m-%d %H:%M UTC")
+
+
+class Board(Generic[Model]):
+    """The panels of one page, of one model that is loaded again and again."""
+
+    def __init__(self, load: Callable[[], Model], stamp: Callable[[Model], Stamp]) -> None:
+        self._load = load
+        self._stamp = stamp
+        self._model: Model | None = None
+        self._fills: list[Callable[[Model], None]] = []
+
+    async def start(self, draw: Callable[[], None]) -> None:
+        """Load, let `draw` make the panels, fill them, and keep them up to date."""
+        model = await asyncio.to_thread(self._load)
+        with tag("div", classes="board"):
+            draw()
+        self._show(model)
+        ui.timer(EVERY_S, self._refresh, immediate=False)
+
+    def panel(
+        self,
+        title: str,
+        fill: Callable[[Model], None],
+        wide: bool = False,
+        of: Callable[[Model], Any] = lambda model: model,
+    ) -> None:
+        """A panel that is drawn anew when what it is `of` has changed; nobody's focus is lost, and
+        no click, for other news."""
+        stamp, body = self._frame(title, wide)
+        drawn: list[Any] = []
+
+        def show(model: Model) -> None:
+            stamp.text = str(self._stamp(model))
+            if drawn == [of(model)]:
+                return
+            drawn[:] = [of(model)]
+            body.clear()
+            with body:
+                fill(model)
+
+        self._fills.append(show)
+
+    def chart(
+        self,
+        title: str,
+        options: Callable[[Model], Options | None],
+        wide: bool = False,
+        note: str = "",
+    ) -> None:
+        """A panel with a chart, which stays in place and gets new data."""
+        stamp, body = self._frame(title, wide)
+        charts: list[ui.echart] = []
+        words: list[Any] = []
+
+        def show(model: Model) -> None:
+            stamp.text = str(self._stamp(model))
+            found = options(model)
+            if found is not None and charts:
+                charts[0].options.clear()
+                charts[0].options.update(found)
+                charts[0].update()
+                words[0].props["aria-label"] = describe(title, found)
+                return
+            body.clear()
+            with body:
+                if found is None:
+                    empty("Nothing told yet.")
+                    return
+                words.append(tag("div", role="img", aria_label=describe(title, found)))
+                with words[0]:
+                    charts.append(ui.echart(found, renderer="svg").classes("chart"))
+                if note:
+                    tag("p", note, "quiet")
+
+        self._fills.append(show)
+
+    def _frame(self, title: str, wide: bool) -> tuple[Any, Any]:
+        name = "panel wide" if wide else "panel"
+        with tag("section", classes=name, aria_label=title):
+            with tag("header"):
+                tag("h2", title)
+                stamp = tag("span", "no data yet", "stamp")
+            body = tag("div", classes="body")
+        return stamp, body
+
+    async def _refresh(self) -> None:
+        model = await asyncio.to_thread(self._load)
+        if model != self._model:
+            self._show(model)
+
+    def _show(self, model: Model) -> None:
+        self._model = model
+        for fill in self._fills:
+            fill(model)
+
+
+def describe(title: str, options: Options) -> str:
+    """A chart in words: its curves and where each stands."""
+    parts = []
+    for series in options["series"]:
+        points = [point for point in series.get("data", []) if _value(point) is not None]
+        if points and series.get("name"):
+            parts.append(f"{series['name']} {_value(points[-1]):.4g}")
+    return f"{title}. Newest: {', '.join(parts) or 'nothing'}."
+
+
+def _value(point: Any) -> float | None:
+    return point[1] if isinstance(point, list | tuple) else point

@@ -1,0 +1,58 @@
+"""Pictures of a run, and what the judges said of them."""
+
+from services.dashboard.elements import tag
+from services.runs_api.group_index import Group, Image
+from services.runs_api.library import OpenRun
+
+
+def address(run: OpenRun, digest: str, size: str = "256") -> str:
+    """Where the API has an image."""
+    return f"/api/v1/runs/{run.id}/images/{digest}?size={size}"
+
+
+def thumbnail(run: OpenRun, image: Image, prompt: str, size: str = "256") -> None:
+    """The image, or a tombstone where its file is gone."""
+    if not run.store.path(image.digest).exists():
+        with tag("span", classes="tombstone", role="img", aria_label=f"removed: {prompt}"):
+            tag("span", "image removed")
+        return
+    tag(
+        "img",
+        classes="picture",
+        src=address(run, image.digest, size),
+        alt=f"sample {image.sample} of: {prompt}",
+        loading="lazy",
+        decoding="async",
+        width="128",
+        height="128",
+    )
+
+
+def verdicts(image: Image) -> str:
+    """Every reward of an image in a line; what is missing says why."""
+    parts = [
+        f"{name} {said['value']:.3g}" if said["value"] is not None else f"{name}: {said['state']}"
+        for name, said in image.rewards.items()
+    ]
+    return ", ".join(parts) or "not judged"
+
+
+def scores(group: Group) -> str:
+    """The mean of every reward over a group."""
+    parts = [
+        f"{name} {score.mean:.3g}" if score.mean is not None else f"{name} none"
+        for name, score in group.scores.items()
+    ]
+    return ", ".join(parts) or "not judged"
+
+
+def by_reward(group: Group, reward: str | None) -> list[Image]:
+    """The group's images, best first; those that were not judged last."""
+    if reward is None:
+        return group.images
+
+    def key(image: Image) -> float:
+        value = image.rewards.get(reward, {}).get("value")
+        return float("inf") if value is None else -value
+
+    return sorted(group.images, key=key)

@@ -1,0 +1,75 @@
+"""Draws docs/pictures/dashboard_*.png: every page of the dashboard over a run of `tdm-r1 train`.
+
+python -m tests.dashboard.draw_pages RUNS RUN docs/pictures
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import BrowserContext, sync_playwright
+
+from tests.dashboard.serving import make_keys, serving
+from tests.labels.browser import FLAGS, find_chromium
+
+DESK = {"viewport": {"width": 1280, "height": 800}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+PAGES = (
+    "rewards",
+    "gallery",
+    "groups/{group}",
+    "training",
+    "throughput",
+    "workers",
+    "checkpoints",
+    "control",
+    "alerts",
+    "settings",
+)
+MAX_HEIGHT = 1500
+
+
+def main(runs: Path, run: str, out: Path) -> None:
+    """Every picture into `out`."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        make_keys(Path(folder))
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        with serving(runs, Path(folder)) as dashboard:
+            context = browser.new_context(**DESK)
+            page = context.new_page()
+            page.goto(f"{dashboard.url}/login#invite={dashboard.invite}")
+            page.wait_for_url(re.compile(r"/$"))
+            state = context.storage_state()
+            dark = browser.new_context(**DESK, color_scheme="dark", storage_state=state)
+            phone = browser.new_context(**PHONE, storage_state=state)
+            address = f"{dashboard.url}/runs/{run}"
+            draw(context, dashboard.url, out / "dashboard_runs.png")
+            draw(context, address, out / "dashboard_overview.png")
+            draw(dark, address, out / "dashboard_dark.png")
+            draw(phone, f"{address}/gallery", out / "dashboard_phone.png")
+            for path in PAGES:
+                name = path.partition("/")[0]
+                draw(context, f"{address}/{path.format(group=3)}", out / f"dashboard_{name}.png")
+        browser.close()
+
+
+def draw(context: BrowserContext, address: str, path: Path) -> None:
+    """One page from its top, as far down as a picture should go."""
+    page = context.new_page()
+    page.goto(address)
+    page.locator(".panel .body > *").first.wait_for()
+    height = page.evaluate("document.scrollingElement.scrollHeight")
+    width = page.viewport_size["width"] if page.viewport_size else 1280
+    page.set_viewport_size({"width": width, "height": min(height, MAX_HEIGHT)})
+    page.wait_for_load_state("networkidle")  # lazy images further down are not asked for
+    page.wait_for_timeout(1000)
+    page.screenshot(path=path)
+    page.close()
+    with Image.open(path) as drawn:
+        drawn.convert("RGB").save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

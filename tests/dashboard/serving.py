@@ -1,0 +1,61 @@
+"""A real `tdm-r1 dashboard` in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from services.labels.store.database import Database
+from services.web.clock import utc_now
+from services.web.keys import ROLES
+from tests.labels.live import eventually
+from tests.labels.people import make_key
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """Where it is, and the secret of the link that it has printed."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    invite: str
+
+
+def make_keys(data: Path) -> dict[str, str]:
+    """A key of each role in the label service's database under `data`."""
+    data.mkdir(parents=True, exist_ok=True)
+    database = Database.open(f"sqlite:///{data / 'labels.db'}")
+    try:
+        return {role: make_key(database, role, utc_now()) for role in ROLES}
+    finally:
+        database.close()
+
+
+@contextmanager
+def serving(runs: Path, data: Path, port: int = 0) -> Iterator[Dashboard]:
+    """Start it and wait until it has said where it is."""
+    command = [sys.executable, "-m", "services.cli", "dashboard", "--runs", str(runs)]
+    command += ["--port", str(port), "--data", str(data)]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONUNBUFFERED": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            url, _, invite = process.stdout.readline().split()[2].partition("/login#invite=")
+            eventually(lambda: _is_ready(url), 60)
+            yield Dashboard(process, url, invite)
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False

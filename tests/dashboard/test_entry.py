@@ -1,0 +1,110 @@
+"""Who gets in: keys, the link of the terminal, strangers, other pages' sockets; and what is said
+when the dashboard has gone."""
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from services.dashboard.gate import CONTENT_SECURITY_POLICY
+from services.dashboard.sessions import COOKIE
+from tests.dashboard.serving import serving
+
+pytestmark = pytest.mark.integration
+SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
+
+
+def get(stage, path, who=None, **headers):
+    cookies = {COOKIE: stage.cookies[who]} if who else {}
+    return httpx.get(stage.dashboard.url + path, cookies=cookies, headers=headers, timeout=60)
+
+
+def test_a_stranger_is_shown_the_way_in_and_comes_back_to_the_page(open_page, stage):
+    wanted = f"/runs/{stage.finished.id}/gallery?sort=oldest"
+    page = open_page(wanted, None)
+    expect(page.locator("h1")).to_have_text("TDM-R1")
+    page.get_by_label("Key").fill("tdmr1_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("status")).to_contain_text("unknown, used, expired")
+    page.get_by_label("Key").fill(stage.keys["viewer"])
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(stage.dashboard.url + wanted)
+    expect(page.locator("h1")).to_have_text("Gallery")
+    (cookie,) = [each for each in page.context.cookies() if each["name"] == COOKIE]
+    assert cookie["httpOnly"]
+    page.goto(f"{stage.dashboard.url}/runs/{stage.finished.id}/settings")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url(re.compile("/login"))
+    assert httpx.get(stage.dashboard.url, cookies={COOKIE: cookie["value"]}).status_code == 303
+
+
+def test_the_link_of_the_terminal_opens_one_browser_once(open_page, stage):
+    page = open_page(f"/login#invite={stage.dashboard.invite}", None)
+    expect(page.locator("h1")).to_have_text("Runs")
+    assert "tdmr1i_" not in page.url
+    again = httpx.post(
+        f"{stage.dashboard.url}/api/v1/session", json={"secret": stage.dashboard.invite}
+    )
+    assert again.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/runs/toy-finished", "/runs/toy-finished/control", "/compare"]
+)
+def test_pages_are_closed_without_a_session(stage, path):
+    answer = get(stage, path)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login?next=")
+
+
+def test_a_socket_is_opened_for_our_own_pages_alone(stage):
+    assert get(stage, SOCKET).status_code == 401
+    assert get(stage, SOCKET, "viewer", Origin="https://evil.example").status_code == 401
+    assert get(stage, SOCKET, "viewer", Origin=stage.dashboard.url).status_code == 200
+
+
+def test_a_cookie_alone_changes_nothing_over_the_api(stage):
+    address = f"{stage.dashboard.url}/api/v1/runs/{stage.finished.id}/commands"
+    headers = {"Idempotency-Key": "a", "Origin": stage.dashboard.url}
+    cookies = {COOKIE: stage.cookies["admin"]}
+    answer = httpx.post(address, json={"type": "stop"}, cookies=cookies, headers=headers)
+    assert answer.json()["code"] == "csrf"
+    foreign = headers | {"Origin": "https://evil.example"}
+    answer = httpx.post(address, json={"type": "stop"}, cookies=cookies, headers=foreign)
+    assert answer.json()["code"] == "origin-not-allowed"
+
+
+def test_who_has_a_session_reads_the_api_too(stage):
+    assert get(stage, "/api/v1/runs", "viewer").json()["items"][0]["run_id"]
+    assert (
+        get(stage, "/api/v1/nothing", "viewer")
+        .headers["content-type"]
+        .startswith("application/problem+json")
+    )
+
+
+def test_policies_are_as_strict_as_each_page_allows(stage):
+    page = get(stage, "/", "viewer").headers["content-security-policy"]
+    assert page == CONTENT_SECURITY_POLICY
+    assert "default-src 'none'" in page
+    login = get(stage, "/login").headers["content-security-policy"]
+    assert "unsafe" not in login
+    assert get(stage, "/", "viewer", Host="evil.example").status_code == 400
+
+
+def test_assets_have_names_and_no_paths(stage):
+    assert get(stage, "/assets/dashboard.css").status_code == 200
+    for name in ("..%2fapp.py", "app.py", "%2e%2e"):
+        assert get(stage, f"/assets/{name}").status_code == 404
+
+
+def test_a_cut_page_says_since_when_it_is_stale(browser, stage, tmp_path):
+    with serving(stage.runs, tmp_path / "labels") as dashboard:
+        page = browser.new_context().new_page()
+        page.goto(f"{dashboard.url}/login#invite={dashboard.invite}")
+        expect(page.locator("h1")).to_have_text("Runs")
+        expect(page.locator(".stale")).to_be_hidden()
+        dashboard.process.kill()
+        expect(page.locator(".stale")).to_have_text(re.compile(r"Stale since \d\d:\d\d:\d\d UTC"))
+    page.context.close()

@@ -1,0 +1,276 @@
+"""Every page in a real browser: on finished and live runs, by role, by finger, under attack."""
+
+import json
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from services.run_store import commands
+from services.run_store.images import ImageStore
+from tests.labels.test_page import XSS
+from tests.train_cases import Running, toy_run
+
+pytestmark = pytest.mark.integration
+
+PAGES = {
+    "": "Overview",
+    "rewards": "Rewards",
+    "gallery": "Gallery",
+    "groups/0": "Group 0",
+    "training": "Training",
+    "throughput": "Throughput",
+    "workers": "Workers",
+    "checkpoints": "Checkpoints",
+    "control": "Run control",
+    "alerts": "Alerts",
+    "settings": "Settings",
+}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def serious(page):
+    """What the accessibility checker minds most."""
+    found = Axe().run(page).response["violations"]
+    return [
+        (each["id"], node["html"][:200])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def shown(page, title):
+    """The page once its panels are filled."""
+    expect(page.locator("h1")).to_have_text(title)
+    expect(page.locator(".panel .body > *").first).to_be_visible()
+    return page
+
+
+@pytest.mark.parametrize(("path", "title"), PAGES.items())
+def test_every_page_shows_a_finished_run_with_the_time_of_its_data(open_page, stage, path, title):
+    page = shown(open_page(f"/runs/{stage.finished.id}/{path}".rstrip("/")), title)
+    stamps = page.locator(".stamp").all_inner_texts()
+    assert stamps
+    assert all(stamp.startswith("as of") for stamp in stamps)
+    if path not in ("settings",):
+        assert all("iteration" in stamp for stamp in stamps)
+    assert serious(page) == []
+
+
+@pytest.mark.parametrize("path", ["", "gallery", "control", "alerts"])
+def test_dark_pages_have_contrast_too(open_page, stage, path):
+    address = f"/runs/{stage.finished.id}/{path}".rstrip("/")
+    page = shown(open_page(address, color_scheme="dark"), PAGES[path])
+    expect(page.locator("body.body--dark")).to_have_count(1)
+    assert serious(page) == []
+
+
+def test_no_page_is_wider_than_a_phone(open_page, stage):
+    page = open_page("/", **PHONE)
+    shown(page, "Runs")
+    for path, title in PAGES.items():
+        page.goto(f"{stage.dashboard.url}/runs/{stage.finished.id}/{path}".rstrip("/"))
+        shown(page, title)
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        assert width <= 390, (path, width)
+
+
+@pytest.fixture
+def live(stage):
+    """A run that has made some iterations and waits; it goes on when told to."""
+    name = f"toy-live-{len(list(stage.runs.iterdir()))}"
+    running = Running(toy_run(stage.runs, run={"iterations": 10**6}), name)
+    running.until(lambda status: status.get("iteration", 0) >= 2)
+    commands.request(running.folder.path, "pause")
+    running.until(lambda status: status["state"] == "paused")
+    yield running
+    commands.request(running.folder.path, "stop")
+    running.join()
+
+
+def test_every_page_shows_a_live_run(open_page, stage, live):
+    page = open_page("/", "admin")
+    shown(page, "Runs")
+    expect(page.locator("tr", has_text=live.folder.id)).to_contain_text("paused")
+    for path, title in PAGES.items():
+        page.goto(f"{stage.dashboard.url}/runs/{live.folder.id}/{path}".rstrip("/"))
+        shown(page, title)
+        expect(page.locator(".state")).to_contain_text("paused")
+
+
+def test_commands_reach_the_run_and_their_outcome_shows(open_page, live):
+    page = shown(open_page(f"/runs/{live.folder.id}/control", "admin"), "Run control")
+    history = page.locator("section[aria-label='What became of them']")
+    before = live.folder.status()["iteration"]
+    page.get_by_role("button", name="Unpause").click()
+    expect(history.locator("tr", has_text="unpause")).to_contain_text("applied")
+    live.until(lambda status: status["iteration"] > before)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator(".state")).to_contain_text("paused")
+    page.get_by_role("button", name="Checkpoint now").click()
+    expect(history.locator("tr", has_text="checkpoint")).to_contain_text("applied")
+    assert list(live.folder.checkpoints.glob("step_*/manifest.json"))
+    assert "key:" in history.inner_text()
+
+
+def test_stop_is_typed_out(open_page, live):
+    page = shown(open_page(f"/runs/{live.folder.id}/control", "admin"), "Run control")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_label("type stop").fill("no")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_label("type stop")).to_have_count(0)
+    assert [command.type for command in commands.history(live.folder.path)] == ["pause"]
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_label("type stop").fill("stop")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.locator(".state")).to_contain_text("stopped")
+    live.join()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+
+def test_a_viewer_looks_and_does_not_command(open_page, live):
+    page = shown(open_page(f"/runs/{live.folder.id}/control", "viewer"), "Run control")
+    for name in ("Pause", "Unpause", "Checkpoint now", "Stop"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_disabled()
+    expect(page.locator(".content")).to_contain_text("Only a key of role admin commands")
+    # The button is only a courtesy: who clicks it all the same changes nothing.
+    page.evaluate("document.querySelectorAll('.actions button').forEach(b => b.disabled = false)")
+    page.get_by_role("button", name="Unpause").click()
+    expect(page.locator("body")).to_contain_text("may not command")
+    assert live.folder.status()["state"] == "paused"
+
+
+def test_news_appear_without_a_reload(open_page, another):
+    folder = another("toy-growing")
+    page = shown(open_page(f"/runs/{folder.id}"), "Overview")
+    stamp = page.locator("section[aria-label='Reward of the rollouts'] .stamp")
+    expect(stamp).to_contain_text("iteration 6")
+    line = json.loads(folder.metrics.read_text().splitlines()[-1]) | {"step": 7}
+    with folder.metrics.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    expect(stamp).to_contain_text("iteration 7")
+
+
+def test_a_silent_run_looks_dead_and_not_flat(open_page, another):
+    folder = another("toy-silent")
+    path = folder.path / "status.json"
+    old = {"state": "running", "updated_at": 1.0e9}
+    path.write_text(json.dumps(json.loads(path.read_text()) | old))
+    page = shown(open_page(f"/runs/{folder.id}/workers"), "Workers")
+    expect(page.locator(".state")).to_contain_text("silent")
+    assert set(page.locator("td .chip").all_inner_texts()) == {"unknown"}
+    shown(open_page(f"/runs/{folder.id}/alerts"), "Alerts")
+
+
+def test_filters_are_in_the_address_and_a_column_of_the_histogram_is_one(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
+    page.locator(".histogram a").last.click()
+    shown(page, "Gallery")
+    query = parse_qs(urlsplit(page.url).query)
+    assert query["reward"] == ["upper_half"]
+    assert float(query["max_reward"][0]) == 1.0
+    expect(page.get_by_label("at most")).to_have_value("1.0")
+    page.get_by_label("Sort").select_option("best")
+    page.get_by_label("at least").fill("")
+    page.get_by_role("button", name="Show").click()
+    shown(page, "Gallery")
+    assert "sort=best" in page.url
+    first = page.locator("article.group").first
+    expect(first).to_be_visible()
+    captions = first.locator("figcaption").all_inner_texts()
+    values = [float(re.search(r"upper_half (\S+)", text)[1]) for text in captions]
+    assert values == sorted(values, reverse=True)
+    first.locator("a.prompt").click()
+    expect(page.locator("h1")).to_contain_text("Group")
+
+
+def test_two_runs_stand_side_by_side(open_page, stage, another):
+    other = another("toy-other")
+    page = shown(open_page("/"), "Runs")
+    for name in (stage.finished.id, other.id):
+        page.get_by_label(f"Take {name}").check()
+    page.get_by_role("button", name="Compare the chosen").click()
+    shown(page, "Rewards")
+    chart = page.locator("section[aria-label='Mean reward of the rollouts']")
+    for name in (stage.finished.id, other.id):
+        expect(chart.get_by_role("img").first).to_have_attribute(
+            "aria-label", re.compile(f"{name} upper_half")
+        )
+
+
+def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):
+    folder = another("toy-hostile")
+    store = ImageStore(folder.images)
+    known = store.index()[0]
+    store.append(
+        known
+        | {
+            "group_id": 100 + number,
+            "prompt": attack,
+            "prompt_id": attack,
+            "rewards": {"upper_half": {"state": "failed", "value": None, "reason": attack}},
+        }
+        for number, attack in enumerate(XSS)
+    )
+    with folder.events.open("a") as file:
+        file.write("\n".join(XSS) + "\n")
+    folder.write_status({**folder.status(), "state": "failed", "error": "\n".join(XSS)})
+    page = open_page(f"/runs/{folder.id}", "admin")
+    paths = ["", "gallery", "workers", "alerts", *(f"groups/{100 + n}" for n in range(len(XSS)))]
+    for path in paths:
+        page.goto(f"{page.url.split('/runs/')[0]}/runs/{folder.id}/{path}".rstrip("/"))
+        expect(page.locator(".panel .body > *").first).to_be_visible()
+        assert page.evaluate("window.pwned") is None
+        assert page.locator(".content :is(iframe, script, svg[onload])").count() == 0
+    expect(page.locator(".prompt.large")).to_contain_text("<b>bold</b>")
+
+
+def test_a_removed_image_leaves_a_tombstone(open_page, another):
+    folder = another("toy-removed")
+    store = ImageStore(folder.images)
+    for line in store.index():
+        if line["group_id"] == 0:
+            store.path(line["digest"]).unlink(missing_ok=True)
+    page = shown(open_page(f"/runs/{folder.id}/groups/0"), "Group 0")
+    assert page.locator(".tombstone").count() > 0
+    expect(page.locator(".tombstone").first).to_have_text("image removed")
+
+
+def test_ten_thousand_groups_are_shown_a_page_at_a_time(open_page, another):
+    folder = another("toy-large")
+    store = ImageStore(folder.images)
+    known = store.index()[0]
+    store.append(
+        known | {"group_id": 1000 + group, "sample": sample, "prompt": f"group {group}"}
+        for group in range(10_000)
+        for sample in range(4)
+    )
+    page = shown(open_page(f"/runs/{folder.id}/gallery"), "Gallery")
+    expect(page.locator(".pager")).to_contain_text(re.compile(r"100\d\d groups"))
+    assert page.locator("article.group").count() == 12
+    assert page.locator("img").count() <= 48
+    page.get_by_role("link", name="Next page").click()
+    expect(page.locator("article.group").first).to_contain_text("group 9987")
+
+
+def test_a_keyboard_is_enough(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}"), "Overview")
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Skip to the content")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    for title in ("Overview", "Rewards", "Gallery"):
+        expect(page.locator(":focus")).to_have_text(title)
+        page.keyboard.press("Tab")
+
+
+def test_a_theme_is_chosen_and_remembered(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/settings"), "Settings")
+    expect(page.locator("body.body--light")).to_have_count(1)
+    page.get_by_role("button", name="Dark").click()
+    expect(page.locator("body.body--dark")).to_have_count(1)
+    page.reload()
+    expect(page.locator("body.body--dark")).to_have_count(1)
