@@ -195,6 +195,77 @@ def test_one_of_several_rewards_may_be_missing():
     assert torch.allclose(found.advantages_GK[:, 0], expected, atol=1e-14)
 
 
+def written_out(combination: str, batch: list[list[list[float]]], weights) -> list[list[float]]:
+    """docs/rewards.md in plain Python: spreads of this batch alone, clip, re-centre."""
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    def about_mean(row: list[float]) -> list[float]:
+        there = [value for value in row if not math.isnan(value)]
+        if len(there) < 2:  # nobody to be compared with
+            return [0.0] * len(row)
+        return [0.0 if math.isnan(value) else value - mean(there) for value in row]
+
+    def spread(rows: list[list[float]], present: list[list[bool]]) -> float:
+        counted = [
+            value**2
+            for row, here in zip(rows, present, strict=True)
+            if sum(here) >= 2
+            for value, valid in zip(row, here, strict=True)
+            if valid
+        ]
+        return max(mean(counted) ** 0.5 if counted else 0.0, OURS.std_floor)
+
+    present = [[[not math.isnan(v) for v in row] for row in rewards] for rewards in batch]
+    anywhere = [[any(column) for column in zip(*rewards, strict=True)] for rewards in present]
+    centred = [[about_mean(row) for row in rewards] for rewards in batch]
+    if combination == "per_reward_advantage":
+        units = [
+            spread([g[r] for g in centred], [g[r] for g in present]) for r in range(len(weights))
+        ]
+        units = [max(unit, OURS.std_floor / abs(w)) for unit, w in zip(units, weights, strict=True)]
+    else:
+        units = [1.0] * len(weights)
+    sums = [
+        [
+            sum(w * c / u for w, c, u in zip(weights, column, units, strict=True))
+            for column in columns
+        ]
+        for columns in (zip(*rewards, strict=True) for rewards in centred)
+    ]
+    if combination == "weighted_sum":
+        whole = spread(sums, anywhere)
+        sums = [[value / whole for value in row] for row in sums]
+    results = []
+    for row, here in zip(sums, anywhere, strict=True):
+        clipped = [min(max(value, -OURS.clip), OURS.clip) for value in row]
+        kept = [value for value, valid in zip(clipped, here, strict=True) if valid]
+        shift = mean(kept) if len(kept) >= 2 else 0.0
+        alone = len(kept) < 2
+        results.append(
+            [
+                0.0 if alone or not valid else v - shift
+                for v, valid in zip(clipped, here, strict=True)
+            ]
+        )
+    return results
+
+
+@pytest.mark.parametrize("combination", ["weighted_sum", "per_reward_advantage"])
+@pytest.mark.parametrize("seed", range(25))
+def test_two_rewards_with_holes_are_combined_as_the_document_says(combination, seed):
+    rng = torch.Generator().manual_seed(seed)
+    values = 3 * torch.randn(4, 2, 5, generator=rng, dtype=torch.float64)
+    values[:, 1] *= 100
+    values[torch.rand(values.shape, generator=rng) < 0.35] = NAN
+    batch, weights = values.tolist(), (1.0, -0.5)
+    config = replace(OURS, combination=combination)
+    found = advantages(config, *(group(*rewards) for rewards in batch), weights=weights)
+    for row, wanted in zip(found, written_out(combination, batch, weights), strict=True):
+        assert row.tolist() == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+
+
 def test_a_reward_that_a_whole_group_lacks_does_not_enter_the_batch_spread_as_zero():
     normaliser = AdvantageNormaliser(AUTHORS, [1.0, 1.0])
     near, far = (
