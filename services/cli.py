@@ -360,6 +360,10 @@ def dashboard(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="name that browsers may call it by; repeatable")
     ] = None,
+    scrape_token: Annotated[
+        str | None,
+        typer.Option(envvar="TDMR1_SCRAPE_TOKEN", help="opens /metrics to other machines"),
+    ] = None,
 ) -> None:
     """Serve the runs of a folder, finished or live; keys are those of the label service."""
     from services.commands.dashboard import dashboard as run
@@ -368,7 +372,8 @@ def dashboard(
 
     hosts = with_host((*LOOPBACK, *(allowed_host or ())), host)
     about = {"runs": runs, "cache": runs / ".cache", "host": host, "port": port}
-    found = Settings.model_validate(about | {"allowed_hosts": hosts})
+    more = {"allowed_hosts": hosts, "scrape_token": scrape_token}
+    found = Settings.model_validate(about | more)
     run(found, _label_settings(settings, data, database_url))
 
 

@@ -23,7 +23,7 @@ ASSETS = {
 }
 """Every static file, by name: no part of an address reaches the file system."""
 
-router = APIRouter(tags=["session"])
+router = APIRouter(include_in_schema=False)  # for our own page; programs have keys
 pages = APIRouter(include_in_schema=False)
 
 

@@ -7,15 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.web.scraping import request_histogram, stream_gauge
+
 REGISTRY = CollectorRegistry()
 
-http_request_duration = Histogram(
-    "tdmr1_http_request_duration_seconds",
-    "Time from the request's head to the end of its answer.",
-    ("route", "method", "status"),
-    registry=REGISTRY,
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
+observe_request = request_histogram(REGISTRY)
 labels_received = Counter(
     "tdmr1_labels_received_total",
     "Labels written.",
@@ -55,7 +51,7 @@ reward_redeliveries = Counter(
 reward_dead_letters = Counter(
     "tdmr1_reward_dead_letters", "Reward messages given up.", registry=REGISTRY
 )
-sse_clients = Gauge("tdmr1_sse_clients", "Event streams that are open.", registry=REGISTRY)
+sse_clients = stream_gauge(REGISTRY)
 webhook_deliveries = Counter(
     "tdmr1_webhook_deliveries", "Attempts to deliver events.", ("outcome",), registry=REGISTRY
 )
@@ -66,8 +62,3 @@ try:
     build_info.labels(version("tdm-r1")).set(1)
 except PackageNotFoundError:  # Run from a checkout that was never installed.
     build_info.labels("unknown").set(1)
-
-
-def observe_request(route: str, method: str, status: int, seconds: float) -> None:
-    """One request is over."""
-    http_request_duration.labels(route, method, str(status)).observe(seconds)

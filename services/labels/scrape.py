@@ -1,16 +1,14 @@
 """What the database knows, for Prometheus: looked up at each scrape, so that no copy goes stale."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from prometheus_client import Metric, generate_latest
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.labels import reward_queue
-from services.labels.metrics import REGISTRY
 from services.labels.store.tables import Annotator, Assignment, Group, Label
 from tdm_core.label_agreement import krippendorff_alpha
 
@@ -19,22 +17,6 @@ WINDOW = 2000
 STATES = ("open", "ready", "consumed", "expired", "retired")
 ACTIVE = timedelta(minutes=15)
 """Who labelled since then is active."""
-
-
-class Scrape(Collector):
-    """What the process counts, then what the database knows."""
-
-    def __init__(self, known: Sequence[Metric]) -> None:
-        self._known = known
-
-    def collect(self) -> Iterator[Metric]:
-        """As Prometheus' client asks for it."""
-        yield from REGISTRY.collect()
-        yield from self._known
-
-    def text(self) -> bytes:
-        """In Prometheus' text format."""
-        return generate_latest(self)
 
 
 def known_to_the_store(session: Session, now: datetime) -> list[Metric]:
