@@ -35,7 +35,7 @@ def run(folder: Path, seconds: float, median_s: float) -> tuple[Soak, int, int]:
     [
         pytest.param(60, 1.0, 20, id="a-minute", marks=pytest.mark.integration),
         pytest.param(
-            3600, 3.0, 600, id="an-hour", marks=[pytest.mark.long, pytest.mark.timeout(2 * 3600)]
+            3600, 3.0, 1800, id="an-hour", marks=[pytest.mark.long, pytest.mark.timeout(2 * 3600)]
         ),
     ],
 )
