@@ -110,6 +110,18 @@ def test_status_shows_a_silent_run_as_silent(run, toy_file):
     assert "has died or hangs" in call("status", run.id, "--runs", run.path.parent).stdout
 
 
+def test_status_says_what_a_run_has_raised_and_what_helps(run):
+    alert = {"step": 40, "title": "up pays", "detail": "up rose", "remedy": "look at the images"}
+    run.write_status({"state": "running", "alerts": [alert]})
+    shown = call("status", run.id, "--runs", run.path.parent).stdout
+    assert "ALERT since iteration 40: up pays" in shown
+    assert "up rose; look at the images" in shown
+    assert "running (alert)" in call("status", "--runs", run.path.parent).stdout
+    assert json.loads(call("status", run.id, "--runs", run.path.parent, "--json").stdout)[
+        "alerts"
+    ] == [alert]
+
+
 def test_status_without_a_run_lists_all(run):
     run.write_status({"state": "running"})
     shown = json.loads(call("status", "--runs", run.path.parent, "--json").stdout)

@@ -81,6 +81,14 @@ def test_workers_that_a_pool_may_hire_are_declared_and_not_started() -> None:
     assert assemble(config, handles).rewards["upper_half"].num_workers == 2
 
 
+def test_a_runtime_that_can_hire_nobody_says_that_the_size_is_fixed(caplog) -> None:
+    config = toy_run(Path("runs"), rewards=[reward(max_workers=3)])
+    handles = {name: Named(name) for host in plan(config, FOLDER) for name in host.workers}
+    assemble(config, handles)
+    assert "reward 'upper_half' keeps its 1 workers" in caplog.text
+    assert "(max_workers=3)" in caplog.text
+
+
 def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
     people = {"name": "human", "kind": "human", "options": {"url": "http://127.0.0.1:1"}}
     replay = {"max_staleness_generator": 1, "max_staleness_surrogate": 2}
