@@ -43,6 +43,7 @@ def listen(app: Any, host: str, port: int, trusted_proxies: Sequence[str], what:
     # Of a socket made here asyncio does not know that it is TCP: an answer's second packet would
     # wait 40 ms for the first one's acknowledgement.
     socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    socket.listen(config.backlog)  # who comes as soon as it is said waits, and is not refused
     # What is here now stays: looking through it for garbage again and again held up every request
     # for a tenth of a second.
     gc.collect()

@@ -6,7 +6,7 @@ so that ten thousand groups cost neither memory nor a second reading.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ CREATE TABLE scores (reward TEXT, group_id INTEGER, mean REAL, spread REAL,
     PRIMARY KEY (reward, group_id)) WITHOUT ROWID;
 CREATE INDEX scores_by_mean ON scores (reward, mean, group_id);
 """
+ABOUT_A_GROUP = ("group_id", "step", "policy_version", "prompt_id", "prompt")
 SCORE = """
 INSERT OR REPLACE INTO scores
 SELECT reward, group_id, avg(value), max(value) - min(value) FROM verdicts
@@ -103,32 +104,26 @@ class GroupIndex:
 
     def add(self, appearances: Iterable[Mapping[str, Any]]) -> None:
         """Lines of the image store's index; a group told again is replaced."""
-        touched = set()
+        lines = list(appearances)
+        rows = [row for line in lines for row in _verdicts(line)]
         self._database.execute("BEGIN")
-        for line in appearances:
-            self._add_image(line)
-            touched.add(line["group_id"])
-        for group_id in touched:
-            self._database.execute(SCORE, (group_id,))
-        self._database.execute("COMMIT")
-
-    def _add_image(self, line: Mapping[str, Any]) -> None:
-        group_id, sample, step = line["group_id"], line["sample"], line["step"]
-        self._database.execute(
+        self._database.executemany(
             "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?)",
-            (group_id, step, line["policy_version"], line["prompt_id"], line["prompt"]),
-        )
-        self._database.execute(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)",
-            (group_id, sample, line["digest"], json.dumps(line["rewards"])),
+            [tuple(line[name] for name in ABOUT_A_GROUP) for line in lines],
         )
         self._database.executemany(
-            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)",
             [
-                (group_id, sample, reward, step, said["state"], said["value"])
-                for reward, said in line["rewards"].items()
+                (line["group_id"], line["sample"], line["digest"], json.dumps(line["rewards"]))
+                for line in lines
             ],
         )
+        self._database.executemany(
+            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", rows
+        )
+        touched = {(line["group_id"],) for line in lines}
+        self._database.executemany(SCORE, touched)
+        self._database.execute("COMMIT")
 
     def count(self) -> int:
         """Groups that there are."""
@@ -216,6 +211,12 @@ class GroupIndex:
             "SELECT reward, mean, spread FROM scores WHERE group_id = ?", (group_id,)
         )
         return {reward: Score(mean, spread) for reward, mean, spread in rows}
+
+
+def _verdicts(line: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    about = line["group_id"], line["sample"]
+    for reward, said in line["rewards"].items():
+        yield (*about, reward, line["step"], said["state"], said["value"])
 
 
 def _conditions(query: GroupQuery) -> tuple[list[str], list[Any]]:

@@ -21,6 +21,11 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+def api_of(said):
+    """The API's address, from what is said of the dashboard's: it has the link that opens it."""
+    return said.partition("login#invite=")[0] + "api/v1/runs"
+
+
 def key(data, role):
     made = call("keys", "create", "--role", role, "--name", role, "--data", data)
     return made.stdout.strip()
@@ -31,7 +36,7 @@ def test_keys_of_the_label_service_open_the_runs_until_they_are_revoked(finished
     viewer = key(data, "viewer")
     with start("dashboard", "--runs", finished.path.parent, "--port", 0, "--data", data) as process:
         try:
-            address = process.stdout.readline().split()[2]
+            address = api_of(process.stdout.readline().split(" at ")[1])
             ask = lambda: httpx.get(address, headers=bearer(viewer), timeout=30)  # noqa: E731
             (run,) = eventually(lambda: ask().json()["items"])
             assert run["run_id"] == finished.id
@@ -49,7 +54,7 @@ def test_serve_starts_the_dashboard_beside_and_takes_it_along(finished, tmp_path
     with start("serve", "--runs", finished.path.parent, *options) as process:
         try:
             said = dict(process.stdout.readline().split(" at ") for _ in range(2))
-            runs = said["runs"].strip()
+            runs = api_of(said["runs"])
             assert httpx.get(runs, timeout=30).status_code == 401
         finally:
             process.send_signal(signal.SIGTERM)
