@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from services.run_store.alerts import standing
 from services.run_store.run_folder import ENDED
-from services.runs_api.metric_table import MetricTable
+from services.runs_api.metric_table import MetricTable, Series
 
 Severity = Literal["warning", "critical"]
 STALLED_TIMES = 3.0
@@ -35,6 +35,8 @@ class Rule:
     severity: Severity
     title: str
     remedy: str
+    out_of: str = ""
+    """The evaluation's number that it is a count out of; it is a level of its own if empty."""
 
 
 RULES = (
@@ -77,6 +79,7 @@ RULES = (
         "warning",
         "A reward does not answer for many held-out images",
         "`tdm-r1 logs` says why; see the states in the Gallery",
+        out_of="num_images",
     ),
 )
 
@@ -167,8 +170,27 @@ def _of_one_number(rule: Rule, name: str, table: MetricTable) -> list[Alert]:
             None if episode.end is None else series.times[episode.end],
             None if episode.end is None else series.steps[episode.end],
         )
-        for episode in episodes(series.values, rule.raise_at, rule.clear_below, rule.hold)
+        for episode in episodes(
+            _levels(rule, series, table), rule.raise_at, rule.clear_below, rule.hold
+        )
     ]
+
+
+def _levels(rule: Rule, series: Series, table: MetricTable) -> list[float | None]:
+    """The numbers, or the shares that they are: `evaluation/student/ocr/missing` is a count out of
+    `evaluation/student/num_images`."""
+    if not rule.out_of:
+        return series.values
+    name = "/".join([*series.name.split("/")[:2], rule.out_of])
+    if name not in table.names:
+        return [None] * len(series.values)
+    whole = table.series(name, max_points=2**31)
+    wholes = dict(zip(whole.steps, whole.values, strict=True))
+    shares: list[float | None] = []
+    for step, count in zip(series.steps, series.values, strict=True):
+        of = wholes.get(step)
+        shares.append(count / of if count is not None and of else None)
+    return shares
 
 
 def _of_status(facts: Mapping[str, Any], table: MetricTable, now: float) -> list[Alert]:

@@ -49,6 +49,18 @@ def test_a_lost_step_is_critical():
     assert (alert.rule, alert.severity) == ("step_lost", "critical")
 
 
+def test_a_reward_that_is_missing_is_counted_out_of_the_images():
+    def evaluated(step, missing):
+        counts = {"evaluation__student__ocr__missing": missing}
+        return line(step, **counts, evaluation__student__num_images=64.0)
+
+    assert rules(RUNNING, table_of(evaluated(1, 12.0))) == []
+    table = table_of(line(1), evaluated(2, 13.0), line(3), evaluated(4, 6.0))
+    (alert,) = alerts_of(RUNNING, table, [], 105.0)
+    assert (alert.rule, alert.raised_step, alert.cleared_step) == ("invalid_rewards", 2, 4)
+    assert "0.203" in alert.detail
+
+
 def test_silence_failure_and_death_are_said():
     assert rules({**RUNNING, "state": "silent", "age_s": 77.0}) == ["silent"]
     assert rules({**RUNNING, "state": "failed", "error": "Traceback\nValueError: no"}) == ["failed"]
