@@ -61,3 +61,25 @@ def test_the_command_that_the_demo_prints_makes_pictures(answer, tmp_path):
     images = json.loads(sampled.stdout)["images"]
     assert len(images) == 2
     assert all(Path(image).is_file() for image in images)
+
+
+def test_the_world_of_words_trains_its_own_models_and_is_read_by_the_engine(tmp_path):
+    overrides = [
+        "algorithm={num_groups: 1, group_size: 2}",
+        "cluster={runtime: local, engine: torch}",
+        "evaluation={num_images: 2, score_teacher: true, teacher_steps: 2}",
+        "run.iterations=1",
+    ]
+    command = ["demo", "--world", "words", "--runs", str(tmp_path), "--json", *overrides]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 0, answer.output
+    summary = json.loads(answer.stdout)
+    assert summary["score"] == "ocr"
+    assert 0 <= summary["student_before"] <= 1
+    assert '"' in shlex.split(summary["sample_command"])[4]
+
+
+def test_a_world_that_is_not_bundled_is_refused_with_those_that_are(tmp_path):
+    answer = CliRunner().invoke(app, ["demo", "--world", "moon", "--runs", str(tmp_path)])
+    assert answer.exit_code != 0
+    assert "--world moon: no such bundled world; allowed: stickers, words" in answer.output
