@@ -33,7 +33,6 @@ def demo(world: str, overrides: list[str], runs: Path, as_json: bool) -> int:
         raise ValueError("the demo compares scores; leave evaluation.num_images, .score_teacher on")
     check_inputs(config)
     folder = create_run(config, "demo")
-    note(f"run folder: {folder.path}")
     summary = watched_train(config, folder)
     if summary is None:
         return 1

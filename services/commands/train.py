@@ -1,6 +1,7 @@
 """`tdm-r1 train`: check, make the run folder, train with a view beside it, say what came of it."""
 
 import logging
+import shlex
 import traceback
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,6 @@ def train(config_file: str, overrides: list[str], as_json: bool) -> int:
     config = load_config(config_file, overrides)
     check_inputs(config)
     folder = create_run(config, Path(config_file).stem)
-    note(f"run folder: {folder.path}")
     summary = watched_train(config, folder)
     if summary is None:
         return 1
@@ -61,6 +61,8 @@ def watched_train(config: RunConfig, folder: RunFolder) -> dict[str, Any] | None
     from services.commands.progress import Watch
     from services.train import train as run
 
+    note(f"run folder: {folder.path}")
+    note(f"watch it: tdm-r1 dashboard --runs {shlex.quote(str(folder.path.parent))}")
     shown = RichHandler(logging.WARNING, console=err, show_path=False, show_time=False)
     # All the rest goes to the run's events.log.
     logging.basicConfig(handlers=[shown], format="%(message)s")

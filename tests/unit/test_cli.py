@@ -92,6 +92,7 @@ def test_a_dry_run_shows_config_placement_and_memory_and_starts_nothing(toy_file
 
 def test_train_runs_the_toy_world_to_its_summary(toy_file):
     answer = call("train", toy_file, "--json")
+    assert "watch it: tdm-r1 dashboard --runs" in answer.stderr
     assert answer.exit_code == 0, answer.output
     summary = json.loads(answer.stdout)
     assert summary["state"] == "finished"
