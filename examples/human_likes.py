@@ -78,15 +78,15 @@ def put_gold(admin: LabelClient) -> None:
             for n, (_, c) in enumerate(answers)
         ]
         group = {
-            "run_id": "gold",
-            "prompt": {"id": "gold", "text": "three stickers"},
+            "run_id": "boards",
+            "prompt": {"id": "board", "text": "three stickers"},
             "policy_version": 0,
             "question_id": QUESTION["question_id"],
             "images": images,
         }
-        admin.put_group(f"gold-{number}", group)
+        admin.put_group(f"boards-{number}", group)
         right = [{"index": n, "answer": answer} for n, (answer, _) in enumerate(answers)]
-        admin.request("PUT", f"/gold/gold-{number}", json={"answers": right})
+        admin.request("PUT", f"/gold/boards-{number}", json={"answers": right})
 
 
 def board(colors: Sequence[str], rng: np.random.Generator) -> bytes:

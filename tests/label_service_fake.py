@@ -18,6 +18,7 @@ class FakeLabelService:
         self.groups: dict[str, dict[str, Any]] = {}
         self.messages: list[dict[str, Any]] = []
         self.acked: list[str] = []
+        self.nacked: list[str] = []
         self.away = False
         self.refusal: tuple[int, str] | None = None
         self.aggregates: dict[str, dict[str, Any]] = {}
@@ -29,7 +30,7 @@ class FakeLabelService:
         )
 
     def say(
-        self, group_id: int, *mu: float | None, revision: int = 1, state: str = "ready"
+        self, group_id: int | str, *mu: float | None, revision: int = 1, state: str = "ready"
     ) -> dict[str, Any]:
         """Enqueue a reward message; `mu` an entry an image."""
         images = [
@@ -66,9 +67,9 @@ class FakeLabelService:
             assert json.loads(request.content)["run_id"] in (self.run_id, "tdm-r1.check")
             waiting = [m for m in self.messages if m["receipt"] not in self.acked]
             return httpx.Response(200, json={"messages": waiting})
-        if path == "/reward-queue:ack":
+        if path in ("/reward-queue:ack", "/reward-queue:nack"):
             receipts = json.loads(request.content)["receipts"]
-            self.acked += receipts
+            (self.acked if path.endswith(":ack") else self.nacked).extend(receipts)
             results = [{"receipt": receipt, "status": 200} for receipt in receipts]
             return httpx.Response(200, json={"results": results})
         if found := re.fullmatch("/aggregates/(.*)", path):

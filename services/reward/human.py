@@ -243,9 +243,25 @@ class HumanRewardWorker:
         messages = self._client.receive(
             MAX_MESSAGES, self._options.visibility_s, run_id=self._run_id
         )
-        for message in messages:
+        ours = [message for message in messages if self._is_ours(message)]
+        for message in ours:
             self._hear(message, policy_version - message.policy_version, found)
-        return [message.receipt for message in messages]
+        if foreign := [message for message in messages if message not in ours]:
+            self._give_back(foreign, found)
+        return [message.receipt for message in ours]
+
+    def _is_ours(self, message: RewardMessage) -> bool:
+        """Whether it tells of a group that this run made: anybody with a key may name the run."""
+        number = message.group_id.removeprefix(self._name(""))
+        named = number.isascii() and number.isdigit() and message.group_id == self._name(number)
+        return named and all(0 <= image.index < self._group_size for image in message.images)
+
+    def _give_back(self, foreign: Sequence[RewardMessage], found: _Collected) -> None:
+        """Unused, so that they become dead letters, where an admin sees them with the reason."""
+        names = ", ".join(message.group_id for message in foreign)
+        logger.warning("%s: %s: not groups of this run, given back", self._who, names)
+        found.count("foreign", len(foreign))
+        self._client.nack([message.receipt for message in foreign], "no group of its run")
 
     def _hear(self, message: RewardMessage, staleness: int, found: _Collected) -> None:
         group_id = int(message.group_id.removeprefix(self._name("")))

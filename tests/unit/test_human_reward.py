@@ -166,6 +166,30 @@ def test_a_place_that_becomes_free_is_filled():
     assert sorted(service.groups) == ["run-0", "run-1"]
 
 
+@pytest.mark.parametrize("name", ["extra", "7-a", "-7", "\u0667", "07 "])
+def test_a_foreign_group_under_the_runs_name_is_given_back_and_ends_nothing(name, caplog):
+    service = FakeLabelService()
+    asked = worker(service)
+    send(asked, group(7))
+    foreign, ours = service.say(name, *MU), service.say(7, *MU)
+    records, numbers, receipts = asked.collect(0)
+    assert told(records) == [(7, 0, "ready", 0.25), (7, 1, "ready", 0.75)]
+    assert receipts == [ours["receipt"]]
+    assert service.nacked == [foreign["receipt"]]
+    assert numbers["foreign"] == 1
+    assert "not groups of this run" in caplog.text
+
+
+def test_a_message_with_more_images_than_a_group_has_is_given_back():
+    service = FakeLabelService()
+    asked = worker(service)
+    send(asked, group(7))
+    service.say(7, 0.1, 0.2, 0.3)
+    records, _, receipts = asked.collect(0)
+    assert (records, receipts) == ([], [])
+    assert service.nacked == ["r0"]
+
+
 def test_people_who_never_answer_are_waited_for_no_longer_than_the_deadline():
     service, clock = FakeLabelService(), Clock()
     asked = worker(service, clock)
