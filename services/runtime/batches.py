@@ -30,12 +30,16 @@ class Piece:
 
 
 class BatchQueue:
-    """Pieces in the order of their coming, oldest first."""
+    """Batches that were put together, as they came; then loose pieces, the youngest first.
+
+    Where more comes than is done, something expires. Oldest first, every piece would be done just
+    before it is too old; youngest first, what is done is fresh and only the rest gets old.
+    """
 
     def __init__(self, size: int, wait_s: float, capacity: int) -> None:
         """`capacity`: pieces that may wait; `wait_s`: how long the oldest waits for company."""
         self.size, self.wait_s, self.capacity = size, wait_s, capacity
-        self._loose: deque[Piece] = deque()
+        self._loose: deque[Piece] = deque()  # the youngest first
         self._batches: deque[list[Piece]] = deque()
 
     @property
@@ -46,8 +50,8 @@ class BatchQueue:
 
     def put(self, piece: Piece) -> Piece | None:
         """Add a piece; the oldest one, where there was no more room."""
-        self._loose.append(piece)
-        return self._loose.popleft() if len(self._loose) > self.capacity else None
+        self._loose.appendleft(piece)
+        return self._loose.pop() if len(self._loose) > self.capacity else None
 
     def put_together(self, pieces: Iterable[Piece]) -> None:
         """Add pieces that share batches with one another only, whatever else is waiting.
@@ -76,7 +80,7 @@ class BatchQueue:
             return None
         if sum(piece.size for piece in self._loose) >= self.size:
             return 0.0
-        return max(self._loose[0].since + self.wait_s - now, 0.0)
+        return max(self._loose[-1].since + self.wait_s - now, 0.0)
 
     def _cut(self, pieces: deque[Piece]) -> list[Piece]:
         batch = [pieces.popleft()]

@@ -67,7 +67,7 @@ def test_pieces_that_wait_for_a_busy_worker_share_its_next_batch_and_answer_one_
 
     answers, batches, costs = run(scenario, size=4)
     assert answers == [0, 2, 4, 6, 8, 10, 12]
-    assert batches == [[0, 1, 2, 3], [4, 5, 6]]
+    assert batches == [[6, 5, 4, 3], [2, 1, 0]]
     assert costs["images"] == 7
 
 
@@ -141,7 +141,7 @@ def test_every_worker_is_used():
         await asyncio.gather(*judging)
         return [await handle.seen.remote() for handle in handles.values()]
 
-    assert run(scenario, workers=2) == [[[0]], [[1]]]
+    assert run(scenario, workers=2) == [[[1]], [[0]]]
 
 
 def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():

@@ -37,7 +37,7 @@ def test_a_batch_is_due_once_it_is_full(pieces):
     assert used.take(now=1.0) == []
     used.put(c)
     assert used.depth == 9
-    assert used.take(now=1.0) == [a, b]
+    assert used.take(now=1.0) == [c, b]
     assert (used.take(now=1.0), used.depth) == ([], 3)
 
 
@@ -47,7 +47,7 @@ def test_a_batch_is_due_once_its_oldest_has_waited_long_enough(pieces):
     used.put(b)
     assert used.due_in_s(now=4.0) == 1.0
     assert used.take(now=4.99) == []
-    assert used.take(now=5.0) == [a, b]
+    assert used.take(now=5.0) == [b, a]
     assert used.due_in_s(now=5.0) is None
 
 
@@ -61,8 +61,8 @@ def test_without_a_wait_what_is_there_is_taken(pieces):
 
 def test_a_piece_larger_than_a_batch_is_one_by_itself(pieces):
     used, (a, b) = queue(), pieces(20, 1)
-    used.put(a)
     used.put(b)
+    used.put(a)
     assert used.take(0.0) == [a]
 
 
@@ -80,10 +80,33 @@ def test_a_batch_that_is_put_back_comes_next_and_unchanged(pieces):
         used.put(piece)
     first = used.take(0.0)
     used.put_back(first)
-    assert (used.take(0.0), used.take(0.0)) == ([a, b], [c])
+    assert first == [c]
+    assert (used.take(0.0), used.take(0.0)) == ([c], [b, a])
 
 
 def test_a_full_queue_pushes_its_oldest_out(pieces):
     used, (a, b, c) = queue(capacity=2), pieces(1, 1, 1)
     assert [used.put(a), used.put(b), used.put(c)] == [None, None, a]
-    assert used.take(5.0) == [b, c]
+    assert used.take(5.0) == [c, b]
+
+
+def test_what_comes_twice_as_fast_as_it_is_done_is_done_while_it_is_fresh(pieces):
+    """Two pieces a second come and one is done; the oldest of those left are pushed out."""
+    used, ages = queue(size=1, wait_s=0.0, capacity=20), []
+    for second in range(50):
+        for piece in pieces(1, 1):
+            piece.since = float(second)
+            used.put(piece)
+        (taken,) = used.take(float(second))
+        ages.append(second - taken.since)
+    assert ages == [0.0] * 50
+
+
+def test_the_oldest_piece_s_wait_makes_a_batch_due_though_the_youngest_goes_first(pieces):
+    used, (a, b) = queue(), pieces(5, 5)
+    b.since = 4.0
+    used.put(a)
+    used.put(b)
+    assert used.take(now=4.0) == [b]
+    assert used.due_in_s(now=4.0) == 1.0
+    assert used.take(now=5.0) == [a]
