@@ -1,9 +1,17 @@
-"""The new lines of a file that grows: each is read once, a line still being written not yet."""
+"""The new lines of a file that grows: each is read once, a line still being written not yet.
+
+A writer that died in the middle of a line leaves a torn one: it is skipped and counted, and what
+stands before and after it is read.
+"""
 
 import json
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
 CHUNK_BYTES = 8 * 1024 * 1024
 
 
@@ -15,13 +23,21 @@ class Tail:
         self.position = position
         self.is_over = False
         """Whether the file became shorter, so that all that was read is of another file."""
+        self.num_skipped = 0
+        """Lines so far that are not JSON objects."""
 
     def read(self, max_bytes: int = CHUNK_BYTES) -> list[dict[str, Any]]:
-        """Whole lines after `position`, at most `max_bytes` of them (one line at least)."""
-        return [json.loads(line) for line in self.lines(max_bytes)]
+        """Objects after `position`, of at most `max_bytes` (one line at least); none only at the
+        end of the file, since torn lines are skipped."""
+        start = self.position
+        while lines := self.lines(max_bytes):
+            if found := self._objects(lines, start):
+                return found
+            start = self.position
+        return []
 
     def lines(self, max_bytes: int = CHUNK_BYTES) -> list[bytes]:
-        """The same, as they stand."""
+        """Whole lines after `position` as they stand, torn ones too."""
         try:
             size = self.path.stat().st_size
         except FileNotFoundError:
@@ -44,3 +60,32 @@ class Tail:
         while lines := self.read():
             found += lines
         return found
+
+    def _objects(self, lines: Sequence[bytes], start: int) -> list[dict[str, Any]]:
+        found, torn = [], []
+        for line in lines:
+            said = _object(line)
+            if said is None:
+                torn.append(start)
+            else:
+                found.append(said)
+            start += len(line) + 1
+        if torn:
+            self.num_skipped += len(torn)
+            _warn(self.path, torn[0], len(torn))
+        return found
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):  # no UTF-8 is a ValueError too
+        return None
+    return said if isinstance(said, dict) else None
+
+
+@lru_cache(maxsize=1024)  # who reads the file again says it once
+def _warn(path: Path, offset: int, num: int) -> None:
+    log.warning(
+        "%s: the line at byte %d is not a JSON object; %d such skipped here", path, offset, num
+    )

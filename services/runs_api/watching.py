@@ -1,11 +1,12 @@
 """What has happened in a run's folder behind a position: small events, each with the next one."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from services.run_store import commands
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import RunFolder
 from services.run_store.tail import Tail
@@ -15,6 +16,7 @@ MAX_BYTES = 256 * 1024
 """Of one file read for one event: what is behind comes in the next."""
 LOG_LINES = 50
 TOPICS = ("metrics", "groups", "log", "alerts", "commands", "status")
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
@@ -53,30 +55,30 @@ def since(folder: RunFolder, position: Position) -> Iterator[Happening]:
 
 
 def _metrics(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _grown(folder.metrics, position.metrics):
+    for lines, end in _objects(folder.metrics, position.metrics):
         position = replace(position, metrics=end)
-        steps = [json.loads(line)["step"] for line in (lines[0], lines[-1])]
+        steps = [line["step"] for line in (lines[0], lines[-1])]
         data = {"from_step": steps[0], "to_step": steps[1], "num_lines": len(lines)}
         yield Happening("metrics", data, position)
 
 
 def _groups(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _grown(ImageStore(folder.images).index_path, position.images):
+    for lines, end in _objects(ImageStore(folder.images).index_path, position.images):
         position = replace(position, images=end)
-        ids = sorted({json.loads(line)["group_id"] for line in lines})
+        ids = sorted({line["group_id"] for line in lines})
         data = {"group_ids": ids[-LOG_LINES:], "num_groups": len(ids), "num_images": len(lines)}
         yield Happening("groups", data, position)
 
 
 def _log(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _grown(folder.events, position.log):
+    for lines, end in _lines(folder.events, position.log):
         position = replace(position, log=end)
         newest = [line.decode(errors="replace") for line in lines[-LOG_LINES:]]
         yield Happening("log", {"lines": newest, "num_lines": len(lines)}, position)
 
 
 def _alerts(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _grown(folder.path / "alerts.jsonl", position.alerts):
+    for lines, end in _objects(folder.path / "alerts.jsonl", position.alerts):
         position = replace(position, alerts=end)
         yield Happening("alerts", {"num_lines": len(lines)}, position)
 
@@ -84,10 +86,12 @@ def _alerts(folder: RunFolder, position: Position) -> Iterator[Happening]:
 def _commands(folder: RunFolder, position: Position) -> Iterator[Happening]:
     changed = sorted((_ns(path), path) for path in _command_files(folder))
     for at, path in changed:
-        if at > position.commands_ns:
-            position = replace(position, commands_ns=at)
-            said = json.loads(path.read_bytes())
-            data = {key: said.get(key) for key in ("id", "type", "state", "reason")}
+        if at <= position.commands_ns:
+            continue
+        position = replace(position, commands_ns=at)
+        with suppress(ValueError):  # the run answers what is no command
+            said = commands.read(folder.path, path.stem)
+            data = {key: getattr(said, key) for key in ("id", "type", "state", "reason")}
             yield Happening("commands", data, position)
 
 
@@ -100,12 +104,22 @@ def _status(folder: RunFolder, position: Position) -> Iterator[Happening]:
         yield Happening("status", data, replace(position, status_ns=at))
 
 
-def _grown(path: Path, start: int) -> Iterator[tuple[list[bytes], int]]:
+def _lines(path: Path, start: int) -> Iterator[tuple[list[bytes], int]]:
     tail = Tail(path, start)
-    while lines := tail.lines(MAX_BYTES):
-        yield lines, tail.position
+    return _grown(tail, tail.lines)
+
+
+def _objects(path: Path, start: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    tail = Tail(path, start)
+    return _grown(tail, tail.read)
+
+
+def _grown(tail: Tail, read: Callable[[int], list[Piece]]) -> Iterator[tuple[list[Piece], int]]:
+    start = tail.position
+    while found := read(MAX_BYTES):
+        yield found, tail.position
     if tail.is_over:
-        raise TornError(f"{path.name} has fewer than {start} bytes")
+        raise TornError(f"{tail.path.name} has fewer than {start} bytes")
 
 
 def _command_files(folder: RunFolder) -> list[Path]:

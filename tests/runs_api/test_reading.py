@@ -71,6 +71,19 @@ def test_new_lines_appear_without_reading_the_old_ones_again(get, finished):
     assert (view["last_step"], view["series"][0]["values"]) == (7, [None])
 
 
+def test_a_torn_line_costs_itself_alone(get, finished):
+    before = [line["step"] for line in metrics(finished)]
+    for path in (finished.metrics, finished.alerts):
+        with path.open("a") as file:
+            file.write('{"time": 1, "st\n')
+    with finished.metrics.open("a") as file:
+        file.write('{"time": 1, "step": 7, "policy_version": 7, "surrogate_version": 7}\n')
+    assert get("/alerts").json()["items"] == []
+    steps = get("/metrics", names="reward/upper_half/mean").json()["series"][0]["steps"]
+    assert steps == before
+    assert get("/metrics").json()["last_step"] == 7
+
+
 def test_a_name_that_nobody_told_is_an_error_that_helps(get):
     problem = get("/metrics", 422, names="reward/upper_half/maen").json()
     assert "'reward/upper_half/maen'" in problem["detail"]

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from services.run_store import commands
+from services.run_store.images import ImageStore
 from services.runs_api.positions import Position
 from services.runs_api.watching import TornError, newest, since
 from tests.labels.live import eventually
@@ -124,3 +125,18 @@ def test_positions_are_written_and_read():
     assert Position.parse(str(place)) == place
     assert Position.parse("m1.i2") is None
     assert Position.parse(str(place) + "0" * 30) is None
+
+
+def test_torn_lines_and_what_is_no_command_hide_nothing_else(finished):
+    place = newest(finished)
+    for path in (finished.metrics, ImageStore(finished.images).index_path, finished.alerts):
+        with path.open("a") as file:
+            file.write('{"step": 7, "ti\n')
+    add_iteration(finished, 8)
+    (finished.path / "commands" / "000.json").write_text('{"id": ')
+    identity = commands.request(finished.path, "pause")
+    told = [
+        (each.topic, each.data.get("num_lines", each.data.get("id")))
+        for each in since(finished, place)
+    ]
+    assert told == [("metrics", 1), ("commands", identity)]

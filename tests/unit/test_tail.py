@@ -53,3 +53,28 @@ def test_a_file_that_became_shorter_is_over(tmp_path):
     path.write_text("")
     assert tail.read() == []
     assert tail.is_over
+
+
+TORN = (b'{"n": 2, "x', b"[3]", b"", b"\xff\xfe", b"null")
+
+
+def test_torn_lines_are_skipped_counted_and_said_once(tmp_path, caplog):
+    path = tmp_path / "lines"
+    put(path, 1)
+    with path.open("ab") as file:
+        file.write(b"\n".join(TORN) + b"\n")
+    put(path, 4)
+    tail = Tail(path)
+    assert tail.read() == [{"n": 1}, {"n": 4}]
+    assert tail.num_skipped == len(TORN)
+    assert Tail(path).read_all() == [{"n": 1}, {"n": 4}]
+    (said,) = caplog.messages
+    assert f"{path}: the line at byte 9 is not a JSON object; {len(TORN)} such" in said
+
+
+def test_a_piece_of_torn_lines_alone_is_not_taken_for_the_end(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("torn\n" * 20)
+    put(path, 1)
+    assert Tail(path).read_all() == [{"n": 1}]
+    assert Tail(path).read(max_bytes=10) == [{"n": 1}]
