@@ -7,6 +7,7 @@ server's `Retry-After`.
 
 import asyncio
 import email.utils
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import httpx
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_BACKOFF_S = 10.0
 MAX_EXCERPT = 160
+MIN_SECRET = 8
+"""Letters from which a key is hidden in good answers too: a shorter one may be a word of theirs."""
 
 Parsed = TypeVar("Parsed")
 
@@ -67,7 +70,7 @@ class Patience:
         """
         for attempt in range(self.retries + 1):
             try:
-                return parse(await self._attempt(send, deadline))
+                return parse(await self._attempt(send, deadline, secret))
             except CallError as error:
                 raise CallError(_hidden(str(error), secret)) from None
             except (TransientError, ValueError, RecursionError) as error:
@@ -83,7 +86,9 @@ class Patience:
             await asyncio.sleep(pause_s)
         raise CallError(f"{reason} (attempt {self.retries + 1} of {self.retries + 1})")
 
-    async def _attempt(self, send: Callable[[], Awaitable[Reply]], deadline: float) -> bytes:
+    async def _attempt(
+        self, send: Callable[[], Awaitable[Reply]], deadline: float, secret: str
+    ) -> bytes:
         limit_s = min(self.timeout_s, deadline - time.monotonic())
         if limit_s <= 0:
             raise CallError("no time was left to ask")
@@ -96,10 +101,12 @@ class Patience:
         except httpx.HTTPError as error:
             raise TransientError(f"{type(error).__name__}: {error}") from error
         if reply.status == 200:
-            return reply.content
+            return _without(reply.content, secret if len(secret) >= MIN_SECRET else "")
         if 300 <= reply.status < 400:
             raise CallError(f"status {reply.status}: redirects are not followed; correct the URL")
-        excerpt = reply.content[:MAX_EXCERPT].decode(errors="replace").strip()
+        # Hidden before anything is cut: what a cut leaves of a secret is not found any more.
+        content = _without(reply.content, secret)
+        excerpt = content[:MAX_EXCERPT].decode(errors="replace").strip()
         reason = f"status {reply.status}: {excerpt}"
         if reply.status in RETRIED:
             raise TransientError(reason, retry_after_s(reply.headers.get("retry-after", "")))
@@ -127,6 +134,19 @@ def retry_after_s(header: str, now: datetime | None = None) -> float | None:
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)
     return max((date - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _without(content: bytes, secret: str) -> bytes:
+    """What came, the secret hidden however JSON may escape its (ASCII) characters."""
+    if not secret:
+        return content
+    return re.sub("".join(map(_spellings, secret)).encode(), b"***", content)
+
+
+def _spellings(letter: str) -> str:
+    """A pattern of the letter as it is and as JSON may escape it."""
+    backslash = r"\\?" if letter in '"\\/' else ""
+    return rf"(?:(?i:\\u{ord(letter):04x})|{backslash}{re.escape(letter)})"
 
 
 def _hidden(reason: str, secret: str) -> str:

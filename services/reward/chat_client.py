@@ -2,7 +2,7 @@
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -21,7 +21,7 @@ class ChatEndpoint:
 
     url: str
     """Of the `chat/completions` resource."""
-    api_key: str
+    api_key: str = field(repr=False)
     """Bearer token; empty sends none."""
 
     async def send(self, http: httpx.AsyncClient, body: dict[str, Any]) -> Reply:

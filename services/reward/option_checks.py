@@ -20,7 +20,10 @@ def check_whole(least: int, **options: Any) -> None:
 
 
 def api_key(variable: str | None) -> str:
-    """The key that an environment variable of the worker's machine holds; empty without a name."""
+    """The key that an environment variable of the worker's machine holds; empty without a name.
+
+    ValueError, which does not show the key, where there is none or no header could carry it.
+    """
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()
@@ -28,5 +31,11 @@ def api_key(variable: str | None) -> str:
         raise ValueError(
             f"option api_key_env={variable!r}: that environment variable is not set; "
             "export it where the job starts, or leave the option out"
+        )
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError(
+            f"option api_key_env={variable!r}: the key in that environment variable has characters "
+            "other than visible ASCII (a space, a line break, a letter with an accent); export the "
+            "key alone"
         )
     return key
