@@ -13,8 +13,8 @@ MAX_PIXELS = 64_000_000
 def thumbnail(image: Path, digest: str, size: int, cache: Path) -> Path:
     """The WebP file of `image` with at most `size` pixels a side, or `image` itself where it is no
     larger. FileNotFoundError where the image is gone."""
-    path = cache / str(size) / digest[:2] / f"{digest}.webp"
-    if path.exists():
+    path = cache / str(size) / _name(digest)
+    if image.exists() and path.exists():
         return path
     with Image.open(image) as opened:
         if max(opened.size) <= size:
@@ -28,3 +28,13 @@ def thumbnail(image: Path, digest: str, size: int, cache: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())
     return path
+
+
+def forget(digest: str, cache: Path) -> None:
+    """Delete every small version of an image that was removed."""
+    for path in cache.glob(f"*/{_name(digest)}"):
+        path.unlink(missing_ok=True)
+
+
+def _name(digest: str) -> str:
+    return f"{digest[:2]}/{digest}.webp"

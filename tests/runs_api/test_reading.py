@@ -152,12 +152,16 @@ def test_an_image_is_the_file_of_its_digest_and_nothing_can_sniff_it(get):
     get(f"/images/{digest}", 304, VIEWER | {"If-None-Match": answer.headers["etag"]})
 
 
-def test_a_thumbnail_is_made_once_and_small_images_stay_as_they_are(get, finished, settings):
-    store = ImageStore(finished.images)
+def store_large(run):
+    store = ImageStore(run.images)
     large = np.random.default_rng(0).integers(0, 255, (600, 300, 3), dtype=np.uint8)
     digest = store.add(large)
-    line = store.index()[0] | {"group_id": 999, "digest": digest}
-    store.append([line])
+    store.append([store.index()[0] | {"group_id": 999, "digest": digest}])
+    return digest
+
+
+def test_a_thumbnail_is_made_once_and_small_images_stay_as_they_are(get, finished, settings):
+    digest = store_large(finished)
     answer = get(f"/images/{digest}", size="256")
     assert Image.open(io.BytesIO(answer.content)).size == (128, 256)
     assert answer.headers["content-type"] == "image/webp"
@@ -175,6 +179,17 @@ def test_a_removed_image_leaves_a_tombstone(get, finished):
     ImageStore(finished.images).path(image["sha256"]).unlink()
     assert get(f"/images/{image['sha256']}", 410).json()["code"] == "image-removed"
     assert get("/groups/0").json()["images"][0]["is_removed"]
+
+
+def test_no_thumbnail_outlives_its_image(get, finished, settings):
+    digest = store_large(finished)
+    tags = {size: get(f"/images/{digest}", size=size).headers["etag"] for size in ("256", "512")}
+    assert len(list(settings.cache.rglob("*.webp"))) == 2
+    ImageStore(finished.images).path(digest).unlink()
+    for size, tag in tags.items():
+        get(f"/images/{digest}", 410, VIEWER | {"If-None-Match": tag}, size=size)
+        assert get(f"/images/{digest}", 410, size=size).json()["code"] == "image-removed"
+    assert not list(settings.cache.rglob("*.webp"))
 
 
 def test_another_runs_image_is_not_served(client, get, finished, trained):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from services.runs_api.routes.access import WATCHER, Run
-from services.runs_api.thumbnails import thumbnail
+from services.runs_api.thumbnails import forget, thumbnail
 from services.web.auth import Principal
 from services.web.problems import Problem, problems
 
@@ -42,13 +42,16 @@ def get_image(
         detail = f"run {run.id} never stored it; GET .../groups has the digests"
         raise Problem(404, "image-not-found", "No such image", detail)
     headers = {"Cache-Control": FOR_EVER, "ETag": f'"{sha256[:32]}-{size}"'}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(None, 304, headers)
+    cache = request.app.state.settings.cache
     try:
+        path.stat()  # no copy outlives the image, neither ours nor the browser's
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(None, 304, headers)
         if size != "orig":
-            path = thumbnail(path, sha256, int(size), request.app.state.settings.cache)
+            path = thumbnail(path, sha256, int(size), cache)
         content = path.read_bytes()
     except FileNotFoundError as error:
+        forget(sha256, cache)
         detail = f"image {sha256} was stored by run {run.id}; its file is gone"
         raise Problem(410, "image-removed", "The image was removed", detail) from error
     return Response(content, 200, headers, MEDIA_TYPES[path.suffix])
