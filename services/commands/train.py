@@ -45,11 +45,12 @@ def check_inputs(config: RunConfig) -> None:
     from services.prompts import read_prompts
     from services.reward.worker import check_requirements
 
-    prompts = read_prompts(config.prompts.train)
-    if config.prompts.heldout is not None:
-        prompts += read_prompts(config.prompts.heldout)
-    for reward in (*config.automatic_rewards, *config.evaluation.rewards):
+    heldout = read_prompts(config.prompts.heldout) if config.prompts.heldout is not None else []
+    prompts = read_prompts(config.prompts.train) + heldout
+    for reward in config.automatic_rewards:
         check_requirements(reward, prompts)
+    for reward in config.evaluation.rewards:  # these never judge an image of a training prompt
+        check_requirements(reward, heldout)
     if config.human_reward is not None:
         from services.reward.human import check_service
 
