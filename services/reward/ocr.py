@@ -6,7 +6,10 @@ with case and spaces removed from both; 1 when the target is contained in what w
 `exact` is 1 for that alone and 0 otherwise.
 """
 
+import hashlib
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,12 @@ from numpy.typing import NDArray
 from services.reward.contract import Answer, RewardInput, Verdict
 from tdm_core.types import Prompt
 
+WHEEL_LANGUAGE = "ch"
+LANGUAGES = (
+    *("ch", "ch_doc", "en", "arabic", "chinese_cht", "cyrillic", "devanagari", "japan", "korean"),
+    *("ka", "latin", "ta", "te", "eslav", "th", "el"),
+)
+"""Names of RapidOCR's recognizers."""
 QUOTED = re.compile('"([^"]*)"|\u201c([^\u201d]*)\u201d')
 
 
@@ -58,10 +67,19 @@ class OcrReward:
     version = "1"
     requires = ("prompt", "image")
 
-    def __init__(self, limit_side_len: int = 128, find_lines: bool = True) -> None:
+    def __init__(
+        self,
+        limit_side_len: int = 128,
+        find_lines: bool = True,
+        language: str = WHEEL_LANGUAGE,
+        recognizer: str | None = None,
+        detector: str | None = None,
+    ) -> None:
         """Images whose shorter side is below `limit_side_len` pixels are enlarged to it first.
 
-        Without `find_lines` the whole image is read as one line, several times faster.
+        Without `find_lines` the whole image is read as one line, several times faster. `recognizer`
+        and `detector` are ONNX files of PaddleOCR models for other scripts; `language` names the
+        recognizer's.
         """
         if type(limit_side_len) is not int or not 32 <= limit_side_len <= 2000:
             raise ValueError(
@@ -70,10 +88,15 @@ class OcrReward:
             )
         if type(find_lines) is not bool:
             raise ValueError(f"option find_lines={find_lines!r}: allowed are true and false")
+        _check_language(language, recognizer)
+        files = {"Rec": recognizer, "Det": detector}
+        self._files = {part: _existing(path) for part, path in files.items() if path is not None}
+        self._language = language
         self._limit_side_len = limit_side_len
         self._find_lines = find_lines
         self._engine: Any = None
-        self.version = f"1:rapidocr:{limit_side_len if find_lines else 'line'}"
+        own = "".join(f":{part}={_digest(path)}" for part, path in self._files.items())
+        self.version = f"1:rapidocr:{limit_side_len if find_lines else 'line'}{own}"
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raise ValueError where the prompt quotes no text."""
@@ -81,7 +104,9 @@ class OcrReward:
 
     def prepare(self) -> None:
         """Start the engine, once."""
-        self._engine = self._engine or _new_engine(self._limit_side_len, self._find_lines)
+        self._engine = self._engine or _new_engine(
+            self._limit_side_len, self._find_lines, self._language, self._files
+        )
 
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """The reward of every image, with what was read as the reason."""
@@ -101,8 +126,31 @@ class OcrReward:
         return " ".join(result.txts or ())
 
 
-def _new_engine(limit_side_len: int, find_lines: bool) -> Any:
-    from rapidocr import RapidOCR  # half a second, and only workers that read need it
+def _check_language(language: str, recognizer: str | None) -> None:
+    if language not in LANGUAGES:
+        raise ValueError(f"option language={language!r}; allowed: {', '.join(LANGUAGES)}")
+    if language != WHEEL_LANGUAGE and recognizer is None:
+        raise ValueError(
+            f"option language={language!r} needs the option recognizer, an ONNX file of that "
+            f"script: only {WHEEL_LANGUAGE!r} (Chinese, English, Japanese) is inside the wheel"
+        )
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise ValueError(f"OCR model {path!r} does not exist; give the path of an .onnx file")
+    return Path(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _new_engine(
+    limit_side_len: int, find_lines: bool, language: str, files: Mapping[str, Path]
+) -> Any:
+    # Half a second, and only workers that read need it.
+    from rapidocr import LangRec, RapidOCR
 
     # A line is enlarged to 48 px height and padded to at least this width, 320 unless told. A
     # small image that is one line as a whole needs no padding, which would cost most of the time.
@@ -115,5 +163,7 @@ def _new_engine(limit_side_len: int, find_lines: bool) -> Any:
             "Det.limit_side_len": limit_side_len,
             "Det.limit_type": "min",
             "Rec.rec_img_shape": [3, 48, least_width],
+            "Rec.lang_type": LangRec(language),
+            **{f"{part}.model_path": str(path) for part, path in files.items()},
         }
     )

@@ -1,11 +1,19 @@
 """The real engine reads text that a real font drew."""
 
+import shutil
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
+import rapidocr
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from services.config import RewardConfig
+from services.demo.words.signs import FONTS
+from services.reward.contract import RewardInput
+from services.reward.ocr import OcrReward
 from services.reward.worker import RewardWorker
 from tdm_core.types import ImageGroup, Prompt
 
@@ -51,3 +59,35 @@ def test_a_whole_image_read_as_one_line_gives_the_same_text_without_a_search():
     exact, near = RewardWorker(line).evaluate([ImageGroup(0, Prompt("p:1", '"OPEN"'), 0, images)])
     assert (exact.value, exact.parts) == (1.0, {"exact": 1.0})
     assert (near.value, near.parts) == (0.75, {"exact": 0.0})
+
+
+@pytest.mark.parametrize("font", FONTS)
+@pytest.mark.parametrize("size", [18, 28, 44])
+def test_several_fonts_are_read_at_several_sizes(worker, font, size):
+    image = Image.new("RGB", (size * 7, size * 2), (20, 40, 90))
+    place, letters = (size // 2, size // 2), _font(font, size)
+    ImageDraw.Draw(image).text(place, "Hotel 28", font=letters, fill=(250, 240, 90))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None, None]
+    (record,) = worker.evaluate([ImageGroup(0, Prompt("p:1", 'a sign "Hotel 28"'), 0, pixels)])
+    assert record.value == 1.0, record.reason
+
+
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    package, file, _ = FONTS[name]
+    if not package:
+        return ImageFont.load_default(size=size)
+    return ImageFont.truetype(import_module(package).font_files[file], size)
+
+
+def test_models_of_ones_own_are_read_from_their_files(tmp_path):
+    """The wheel's own files under other names stand for those of another script."""
+    models = Path(rapidocr.__file__).parent / "models"
+    options = {"language": "latin"}
+    for part, name in (("recognizer", "rec"), ("detector", "det")):
+        (found,) = models.glob(f"*_{name}_*.onnx")
+        options[part] = str(shutil.copy(found, tmp_path / f"{name}.onnx"))
+    reward = OcrReward(**options)
+    image = drawn("OPEN")[0].permute(1, 2, 0).contiguous().numpy()
+    (verdict,) = reward.evaluate([RewardInput(image, Prompt("p:1", '"OPEN"'), 0, 0, 0)])
+    assert verdict.value == 1.0
+    assert reward.version != OcrReward().version

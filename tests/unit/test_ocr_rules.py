@@ -74,3 +74,21 @@ def test_find_lines_is_yes_or_no_and_changes_the_version():
     with pytest.raises(ValueError, match="find_lines='no': allowed are true and false"):
         OcrReward(find_lines="no")
     assert OcrReward(find_lines=False).version != OcrReward().version
+
+
+def test_a_language_is_known_and_has_its_weights(tmp_path):
+    with pytest.raises(ValueError, match=r"language='klingon'; allowed: ch, .*latin"):
+        OcrReward(language="klingon")
+    with pytest.raises(ValueError, match="language='korean' needs the option recognizer"):
+        OcrReward(language="korean")
+    with pytest.raises(ValueError, match=r"korean.onnx' does not exist"):
+        OcrReward(language="korean", recognizer=str(tmp_path / "korean.onnx"))
+
+
+def test_the_version_tells_models_apart(tmp_path):
+    model = tmp_path / "det.onnx"
+    versions = set()
+    for content in (b"one", b"two"):
+        model.write_bytes(content)
+        versions.add(OcrReward(detector=str(model)).version)
+    assert len(versions | {OcrReward().version}) == 3
