@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request
 from nicegui import ui
 
 from services.dashboard.elements import chip, link, tag
-from services.dashboard.sessions import COOKIE, Sessions
+from services.dashboard.sessions import COOKIE, ROLES, Sessions
 from services.runs_api.library import Library, OpenRun
 from services.web.auth import Credentials, Principal
 
@@ -43,6 +44,8 @@ TONES = {
     "critical": "bad",
     "warning": "warn",
 }
+RECHECK_S = 5.0
+"""How often an open page asks whether its session still lives."""
 HEAD = """<link rel="stylesheet" href="/assets/dashboard.css" />
 <script type="module" src="/assets/live.js"></script>"""
 
@@ -72,8 +75,16 @@ class Visit:
 
     async def is_admin_still(self) -> Principal | None:
         """Who it is, asked anew, if an admin: a key may have been revoked since the page opened."""
-        found = await self.shell.sessions.look_up(Credentials(cookie=self.cookie))
+        found = await self._look_up()
         return found if found is not None and found.role == "admin" else None
+
+    async def is_over(self) -> bool:
+        """Whether the session has ended, or the key behind it, since the page opened."""
+        found = await self._look_up()
+        return found is None or found.role not in ROLES
+
+    async def _look_up(self) -> Principal | None:
+        return await self.shell.sessions.look_up(Credentials(cookie=self.cookie))
 
 
 Draw = Callable[[Visit, OpenRun], Awaitable[None]]
@@ -115,6 +126,16 @@ def outline(visit: Visit, run: OpenRun | None, name: str) -> Iterator[None]:
         with tag("div", classes="content", id="content", tabindex="-1"):  # the page is the main
             tag("h1", name)
             yield
+    ui.timer(RECHECK_S, partial(_leave_if_over, visit), immediate=False)
+
+
+async def _leave_if_over(visit: Visit) -> None:
+    """A socket that is open passes no gate, so the page itself ends: its panels with their timers,
+    this one too, and the gate shows the browser the way in."""
+    if await visit.is_over():
+        content = ui.context.client.content
+        ui.navigate.reload()
+        content.clear()
 
 
 def _navigation(run: OpenRun, current: str) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from services.labels.store.database import Database
 from services.web.clock import utc_now
-from services.web.keys import ROLES
+from services.web.keys import ROLES, parse_key
 from tests.labels.live import eventually
 from tests.labels.people import make_key
 
@@ -37,14 +37,25 @@ def make_keys(data: Path) -> dict[str, str]:
         database.close()
 
 
+def revoke(key: str, data: Path) -> None:
+    """End a key as `tdm-r1 keys revoke` does, from another process than the dashboard's."""
+    parsed = parse_key(key)
+    assert parsed is not None
+    command = [sys.executable, "-m", "services.cli", "keys", "revoke", parsed[0]]
+    subprocess.run([*command, "--data", str(data)], check=True, env=_environment())
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONUNBUFFERED": "1"}
+
+
 @contextmanager
 def serving(runs: Path, data: Path, port: int = 0) -> Iterator[Dashboard]:
     """Start it and wait until it has said where it is."""
     command = [sys.executable, "-m", "services.cli", "dashboard", "--runs", str(runs)]
     command += ["--port", str(port), "--data", str(data)]
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=pipe, text=True, env=_environment()) as process:
         try:
             assert process.stdout is not None
             url, _, invite = process.stdout.readline().split()[2].partition("/login#invite=")

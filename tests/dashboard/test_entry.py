@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from services.dashboard.gate import CONTENT_SECURITY_POLICY
 from services.dashboard.sessions import COOKIE
-from tests.dashboard.serving import serving
+from tests.dashboard.serving import revoke, serving
 
 pytestmark = pytest.mark.integration
 SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
@@ -37,6 +37,18 @@ def test_a_stranger_is_shown_the_way_in_and_comes_back_to_the_page(open_page, st
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(re.compile("/login"))
     assert httpx.get(stage.dashboard.url, cookies={COOKIE: cookie["value"]}).status_code == 303
+
+
+def test_an_open_page_ends_with_its_key(open_page, stage):
+    wanted = f"/runs/{stage.finished.id}"
+    page = open_page(wanted, None)
+    page.get_by_label("Key").fill(stage.keys["service"])
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(stage.dashboard.url + wanted)
+    expect(page.locator("h1")).to_have_text("Overview")
+    revoke(stage.keys["service"], stage.runs.parent / "labels")
+    page.wait_for_url(re.compile(r"/login\?next="))
+    expect(page.locator("h1")).to_have_text("TDM-R1")
 
 
 def test_the_link_of_the_terminal_opens_one_browser_once(open_page, stage):

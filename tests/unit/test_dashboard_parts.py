@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from services.dashboard.charts import Curve, lines, stacks, with_gaps
-from services.dashboard.frame import ago
+from services.dashboard.frame import Shell, Visit, ago
 from services.dashboard.numbers import size
 from services.dashboard.pages.gallery import read_query
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
+from services.runs_api.library import Library
 from services.runs_api.metric_table import Series
 from services.web.auth import Credentials
 from tests.labels.people import SettableClock
@@ -149,3 +150,17 @@ def test_a_session_that_was_closed_is_of_no_use(sessions):
     cookie = asyncio.run(sessions.open("viewer"))
     sessions.close(cookie)
     assert ask(sessions, cookie) is None
+
+
+def test_an_open_page_is_over_once_its_key_or_its_session_is(sessions, tmp_path):
+    cookie, idle = (asyncio.run(sessions.open(role)) for role in ("viewer", "admin"))
+    first, second = (
+        Visit(Shell(Library(tmp_path), sessions), ask(sessions, each), each, {})
+        for each in (cookie, idle)
+    )
+    assert not asyncio.run(first.is_over())
+    sessions._keys.roles.remove("viewer")
+    assert asyncio.run(first.is_over())
+    assert not asyncio.run(second.is_over())
+    sessions._clock.advance(13 * 3600)
+    assert asyncio.run(second.is_over())
