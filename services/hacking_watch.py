@@ -32,6 +32,8 @@ class HackingWatch:
         self._alerts, self._clock = alerts, clock
         self._seen: list[tuple[float, int, Mapping[str, Any]]] = []
         self._told: dict[str, dict[str, Any]] = {}
+        if warning := too_few_evaluations(config):
+            log.warning("%s", warning)
 
     @property
     def active(self) -> list[dict[str, Any]]:
@@ -91,6 +93,24 @@ class HackingWatch:
             "rise": episode.rise,
             "fall": episode.fall,
         }
+
+
+def too_few_evaluations(config: RunConfig) -> str | None:
+    """Why no alert can come of this run's evaluations, and what to set; None where one can."""
+    evaluation, iterations = config.evaluation, config.run.iterations
+    if not (evaluation.num_images and evaluation.rewards and config.automatic_rewards):
+        return None
+    # One before training, those on the way, and one after.
+    every = evaluation.every or max(iterations, 1)
+    number = 2 + max(iterations - 1, 0) // every
+    if number > evaluation.alert_evaluations:
+        return None
+    return (
+        f"evaluation.rewards are set, but with evaluation.every={evaluation.every} there are "
+        f"{number} evaluations in {iterations} iterations, and a reward-hacking alert takes "
+        f"{evaluation.alert_evaluations + 1} (evaluation.alert_evaluations and one to compare "
+        "with): none can be raised; evaluate more often if you want to be told"
+    )
 
 
 def _score(scores: Mapping[str, Any], name: str, sign: float) -> Score | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from services.config import RunConfig
 from services.crew import plan as processes_of
+from services.hacking_watch import too_few_evaluations
 from services.run_store.run_folder import RunFolder
 from services.runtime.handles import HostSpec
 
@@ -172,6 +173,8 @@ def _remarks(config: RunConfig, checkpoint: Checkpoint) -> Iterator[str]:
             "estimate."
         )
     yield "Activations are rough; what rewards load (detectors, OCR) is not counted."
+    if warning := too_few_evaluations(config):
+        yield f"Warning: {warning}."
 
 
 def _process(spec: HostSpec, sizes: "_Sizes") -> Process:

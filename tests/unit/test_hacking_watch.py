@@ -6,23 +6,29 @@ from typing import Any
 
 import pytest
 
-from services.hacking_watch import HackingWatch
+from services.config import RunConfig
+from services.hacking_watch import HackingWatch, too_few_evaluations
 from services.run_store.alerts import AlertLog, standing
-from tests.train_cases import reward, toy_run
+from tests.train_cases import toy_run
 
 pytestmark = pytest.mark.unit
 
 
-def watch(tmp_path: Path, weight: float = 1.0) -> HackingWatch:
+def judged_run(tmp_path: Path, iterations: int, weight: float = 1.0, **more: Any) -> RunConfig:
+    """A run with a held-out judge; `more` of its evaluation."""
     heldout = tmp_path / "heldout.txt"
     heldout.write_text("label 0\n")
     judge = {"name": "size", "kind": "jpeg_compressibility", "weight": weight}
-    config = toy_run(
+    return toy_run(
         tmp_path,
-        rewards=[reward()],
+        run={"iterations": iterations},
         prompts={"heldout": str(heldout)},
-        evaluation={"num_images": 4, "rewards": [judge], "alert_evaluations": 1},
+        evaluation={"num_images": 4, "rewards": [judge]} | more,
     )
+
+
+def watch(tmp_path: Path, weight: float = 1.0) -> HackingWatch:
+    config = judged_run(tmp_path, 6, weight, alert_evaluations=1)
     seconds = iter(range(100, 200))
     return HackingWatch(config, AlertLog(tmp_path / "alerts.jsonl"), lambda: float(next(seconds)))
 
@@ -76,6 +82,39 @@ def test_a_reward_without_a_score_is_no_reason(tmp_path):
     used.see(0, scores(0.4, 0.6))
     used.see(10, {"upper_half": 0.5, "upper_half/std_error": 0.01, "size/missing": 4.0})
     assert used.active == []
+
+
+@pytest.mark.parametrize(
+    ("every", "iterations", "alert_evaluations", "evaluations"),
+    [
+        (0, 6, 2, 2),
+        (0, 0, 2, 2),
+        (0, 6, 1, None),
+        (6, 6, 2, 2),  # the sixth is the last, and evaluated after training
+        (5, 6, 2, None),
+        (2, 6, 3, None),  # before, 2, 4, after
+        (2, 6, 4, 4),
+    ],
+)
+def test_a_run_with_too_few_evaluations_for_an_alert_is_told_so_at_its_start(
+    tmp_path, caplog, every, iterations, alert_evaluations, evaluations
+):
+    config = judged_run(tmp_path, iterations, every=every, alert_evaluations=alert_evaluations)
+    HackingWatch(config, AlertLog(tmp_path / "alerts.jsonl"))
+    if evaluations is None:
+        assert caplog.messages == []
+        return
+    (warning,) = caplog.messages
+    assert (
+        f"evaluation.every={every} there are {evaluations} evaluations in {iterations}" in warning
+    )
+    assert f"takes {alert_evaluations + 1} " in warning
+
+
+@pytest.mark.parametrize("evaluation", [{"rewards": []}, {"num_images": 0}])
+def test_a_run_that_evaluates_nothing_held_out_is_told_nothing(tmp_path, evaluation):
+    assert too_few_evaluations(judged_run(tmp_path, 6)) is not None
+    assert too_few_evaluations(judged_run(tmp_path, 6, **evaluation)) is None
 
 
 def test_lines_without_an_id_are_alerts_of_their_own():

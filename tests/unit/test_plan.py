@@ -103,3 +103,16 @@ def test_colocated_is_one_process_with_every_worker(teacher):
 def test_a_model_that_is_not_here_is_said_to_be_missing(tmp_path):
     plan, _ = plan_of("nobody/no-such-model")
     assert "nobody/no-such-model is not on this machine" in plan.remarks[0]
+
+
+@pytest.mark.parametrize(("every", "warned"), [(0, True), (50, False)])
+def test_held_out_rewards_that_are_judged_too_seldom_for_an_alert_are_remarked(
+    teacher, every, warned
+):
+    judge = {"name": "noise", "kind": "jpeg_incompressibility"}
+    plan, _ = plan_of(
+        teacher,
+        prompts={"train": "prompts.txt", "heldout": "heldout.txt"},
+        evaluation={"num_images": 4, "every": every, "rewards": [judge]},
+    )
+    assert any("evaluation.every=0" in remark for remark in plan.remarks) is warned
