@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from services.label_client.client import LabelClient
 from services.label_client.errors import LabelServiceError
 from services.label_client.models import LabelIn
@@ -104,18 +106,25 @@ def _import_group(
         for number, _ in rows:
             report.refuse(number, error.code, f"group {group_id}: {error.detail}")
         return
-    images = {image["index"]: image["image_id"] for image in found["images"]}
+    images = {str(image["index"]): image["image_id"] for image in found["images"]}
     own = {label["id"] for label in found["labels"]}
     wanted: list[tuple[int, LabelIn]] = []
     for number, row in rows:
         if row.get("label_id") in own:
             report.counts["present"] += 1
-        elif row["image_index"] not in images:
+        elif (image_id := images.get(str(row["image_index"]))) is None:
             report.refuse(number, "not-found", f"group {group_id} has no image of that index")
         else:
-            wanted.append((number, _label(row, images[row["image_index"]])))
+            try:
+                wanted.append((number, _label(row, image_id)))
+            except ValidationError as error:
+                report.refuse(number, "not-a-row", _told(error))
     for start in range(0, len(wanted), 1000):
         _push(client, wanted[start : start + 1000], report)
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
 
 
 def _label(row: Mapping[str, Any], image_id: str) -> LabelIn:

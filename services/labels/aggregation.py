@@ -132,6 +132,7 @@ def posterior_of(group: LoadedGroup, prior: RunPrior, settings: "Settings") -> G
         [tally(pairs) for pairs in votes.values()],
         prior.m0,
         k=prior.k,
+        k_g=settings.k,
         priors=prior.priors(scores),
     )
 

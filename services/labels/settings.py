@@ -79,8 +79,6 @@ class Settings(BaseModel):
     influence_cap: float | None = Field(None, gt=0, le=1)
     """Share of the votes among those labels that one person may count for; with five people or
     more who vote. None is no cap."""
-    std_window_groups: int = Field(64, ge=1)
-    """Groups that the rolling std of rewards is of."""
     gold_min_answers: int = Field(10, ge=1)
     """Gold answers before the gate may close on somebody."""
     gold_min_accuracy: float = Field(0.8, ge=0, le=1)

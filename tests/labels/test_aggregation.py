@@ -54,6 +54,16 @@ def test_the_posterior_is_the_formula_by_hand(here: World) -> None:
     assert aggregate["var"] == pytest.approx([2 / 9 / 4] * 2)
 
 
+def test_the_strength_is_that_of_both_priors(here: World) -> None:
+    here.set(k=8)
+    here.label("ann", here.group("g", 2), "dd")
+    here.label("ann", here.group("h", 2), "ll")
+    # Base rate 2 of 4; m_h = (8 * .5 + 2) / (8 + 2) = .6, mu = (8 * .6 + 1) / (8 + 1).
+    aggregate = here.state("h").aggregate
+    assert aggregate is not None
+    assert aggregate["mu"] == pytest.approx([5.8 / 9] * 2)
+
+
 def test_a_skipped_image_is_answered_but_has_no_vote(here: World) -> None:
     images = here.group("g")
     here.label("ann", images, "ldss")

@@ -100,6 +100,21 @@ def test_labels_from_elsewhere_are_stored_once_whatever_their_image_ids(
     assert {label["source"] for label in admin.pages("/labels")} == {"import"}
 
 
+def test_a_row_that_makes_no_sense_is_refused_and_the_others_go_on(admin, app_client, tmp_path):
+    put_group(app_client, "g1")
+    row = {"group_id": "g1", "image_index": 0, "annotator": "p_1", "value": "like"}
+    rows = [{**row, "value": "LIKE"}, {**row, "image_index": [0]}, {**row, "latency_ms": "x"}, row]
+    file = tmp_path / "labels.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    report = import_labels(app_client, file)
+    assert report.counts == {"new": 1, "refused": 3}
+    told = {each["line"]: (each["code"], each["detail"]) for each in report.refusals}
+    assert (told[1][0], told[2][0], told[3][0]) == ("not-a-row", "not-found", "not-a-row")
+    assert "value" in told[1][1]
+    assert "like" in told[1][1]
+    assert "latency_ms" in told[3][1]
+
+
 def test_the_command_line_exports_counts_and_simulates(
     admin, app_client, live_server, keys, as_key, tmp_path, capsys
 ):
