@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from services.labels import rewards
 from services.labels.group_rows import LoadedGroup, groups_by_id
-from services.labels.run_prior import RunPrior, run_prior
-from services.labels.store.tables import DueRefresh, Group, Label, core
+from services.labels.run_prior import RunPrior, recount, run_prior
+from services.labels.store.tables import DueRefresh, Group, Label, Run, core
 from tdm_core.label_posterior import (
     GroupPosterior,
     group_posterior,
@@ -194,6 +194,10 @@ def refresh_due(session: Session, now: datetime, settings: "Settings", limit: in
     query = select(due.c.group_id).limit(limit).with_for_update(skip_locked=True)
     ids = list(session.scalars(query))
     if ids:
+        # Somebody's votes began or ceased to count, in the base rate too.
+        runs = select(Run.id, Run.rate_seq).join(Group, Group.run_id == Run.id)
+        for run_id, seq in session.execute(runs.where(Group.id.in_(ids)).distinct()).all():
+            recount(session, run_id, seq, settings)
         refresh(session, ids, now, settings)
         session.execute(delete(due).where(due.c.group_id.in_(ids)))
     return len(ids)

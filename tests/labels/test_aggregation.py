@@ -169,6 +169,7 @@ def test_votes_of_an_excluded_person_cease_to_count_everywhere(here: World) -> N
     group = here.state("g")
     assert group.aggregate is not None
     assert (group.aggregate["n"], group.reward_revision) == ([1, 1, 1, 1], 2)
+    assert group.aggregate["m0"] == pytest.approx((1 + 1) / (4 + 2))
     person.state = "active"
     here.session.flush()
     refresh_later(here.session, "ann")
@@ -176,6 +177,7 @@ def test_votes_of_an_excluded_person_cease_to_count_everywhere(here: World) -> N
     group = here.state("g")
     assert group.aggregate is not None
     assert (group.aggregate["n"], group.reward_revision) == ([2, 2, 2, 2], 3)
+    assert group.aggregate["m0"] == pytest.approx((5 + 1) / (8 + 2))
     assert sweep(here.session, here.now, here.settings).num_refreshed == 0
 
 
