@@ -98,6 +98,14 @@ class Prepares(Protocol):
         ...
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A reward that ends every batch by itself, with the answers that it has by then."""
+
+    budget_s: float
+    """Seconds that it takes for a batch, at most; below the reward's `deadline_s`."""
+
+
 def is_groupwise(reward: Reward) -> bool:
     """Whether the reward sees whole groups."""
     return "group" in reward.requires

@@ -51,7 +51,7 @@ class HttpScorer:
         budget_s: float = 45.0,
         max_response_bytes: int = 4_000_000,
     ) -> None:
-        """See docs/rewards.md; `budget_s` bounds a batch, so keep it below the deadline_s."""
+        """See docs/rewards.md; `budget_s` bounds a batch, and is below the deadline_s."""
         check_seconds(timeout_s=timeout_s, budget_s=budget_s, backoff_s=backoff_s)
         check_whole(0, retries=retries)
         check_whole(1, max_response_bytes=max_response_bytes)
@@ -64,7 +64,7 @@ class HttpScorer:
         self._key = api_key(api_key_env)
         self._ca_file = _ca_file(ca_file)
         self._patience = Patience(timeout_s, retries, backoff_s)
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._max_bytes = max_response_bytes
         self._groupwise = groupwise
         self._expected = scorer_version
@@ -88,7 +88,7 @@ class HttpScorer:
         return await outbound.look_up(host, port)
 
     async def _score(self, units: list[list[RewardInput]]) -> list[Answer]:
-        deadline = time.monotonic() + self._budget_s
+        deadline = time.monotonic() + self.budget_s
         count = sum(map(len, units))
         body = httpx.Request("POST", self._url, files=_parts(units, self._groupwise))
         content, form = body.read(), body.headers["content-type"]

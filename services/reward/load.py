@@ -16,7 +16,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from services.config import RewardConfig
-from services.reward.contract import FIELDS, Prepares, Reward
+from services.reward.contract import FIELDS, Bounded, Prepares, Reward
 from services.reward.custom import load_class
 
 
@@ -54,6 +54,7 @@ def load_reward(reward: RewardConfig) -> Reward:
         check_options(reward_class, reward.options)
         instance = reward_class(**reward.options)
         _check_contract(instance)
+        _check_budget(instance, reward.deadline_s)
     except ValueError as error:
         raise ValueError(f"reward {reward.name!r} ({reward.kind}): {error}") from error
     return instance
@@ -156,4 +157,13 @@ def _check_contract(instance: Any) -> None:
         raise ValueError(
             f"{name}.requires is {requires!r}; it is a tuple of names out of {', '.join(FIELDS)}, "
             'such as ("image",)'
+        )
+
+
+def _check_budget(instance: Reward, deadline_s: float) -> None:
+    if isinstance(instance, Bounded) and instance.budget_s >= deadline_s:
+        raise ValueError(
+            f"option budget_s={instance.budget_s:g} is not below deadline_s={deadline_s:g}, so a "
+            "slow batch would be given up with the answers it has; lower budget_s or raise "
+            "deadline_s"
         )

@@ -7,6 +7,7 @@
 An image that the other reward could not judge has no place; n counts those that have a value.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, cast
@@ -14,6 +15,7 @@ from typing import Any, cast
 from services.config import RewardConfig
 from services.reward.contract import (
     Answer,
+    Bounded,
     ChecksPrompts,
     GroupwiseReward,
     PointwiseReward,
@@ -42,9 +44,13 @@ class Ranked:
             raise ValueError(
                 "option kind='human'; people's likes are late, any other kind is allowed"
             )
-        self._inner = load_reward(
-            RewardConfig(name="inner", kind=kind, options=dict(options or {}))
+        # The deadline is that of this reward, whose budget is held against it.
+        inner = RewardConfig(
+            name="inner", kind=kind, options=dict(options or {}), deadline_s=math.inf
         )
+        self._inner = load_reward(inner)
+        if isinstance(self._inner, Bounded):
+            self.budget_s = self._inner.budget_s
         self._place = rank if mode == "rank" else best
         self.version = f"1:{mode}:{kind}:{self._inner.version}"
         self.requires = tuple(dict.fromkeys((*self._inner.requires, "group")))

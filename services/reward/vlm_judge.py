@@ -55,7 +55,7 @@ class VlmJudge:
         top_logprobs: int = 20,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
-        """See docs/rewards.md; `budget_s` bounds a batch, so keep it below the deadline_s."""
+        """See docs/rewards.md; `budget_s` bounds a batch, and is below the deadline_s."""
         check_seconds(timeout_s=timeout_s, budget_s=budget_s, backoff_s=backoff_s)
         check_whole(0, retries=retries, cache_size=cache_size, top_logprobs=top_logprobs)
         check_whole(1, max_concurrency=max_concurrency)
@@ -63,7 +63,7 @@ class VlmJudge:
         self._instructions = instructions(self._questions.scale)
         self._endpoint = ChatEndpoint(chat_url(base_url), api_key(api_key_env))
         self._patience = Patience(timeout_s, retries, backoff_s)
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._max_concurrency = max_concurrency
         self._cache = AnswerCache(cache_size)
         self._top_logprobs = top_logprobs
@@ -77,7 +77,7 @@ class VlmJudge:
         return asyncio.run(self._evaluate(batch))
 
     async def _evaluate(self, batch: list[RewardInput]) -> list[Answer]:
-        deadline = time.monotonic() + self._budget_s
+        deadline = time.monotonic() + self.budget_s
         # trust_env off: only the config says where images go, no proxy variable does.
         async with httpx.AsyncClient(timeout=None, trust_env=False) as http:
             shared = _Round(http, asyncio.Semaphore(self._max_concurrency), deadline)

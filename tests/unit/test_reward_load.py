@@ -36,6 +36,36 @@ def test_a_missing_option_is_named():
         build("python:reward_fakes:Flaky")
 
 
+SCORER = {"url": "https://scorer.example.com/", "allowed_hosts": ["scorer.example.com"]}
+JUDGE = {"base_url": "http://127.0.0.1:8000/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("http", SCORER),
+        ("vlm_judge", JUDGE),
+        ("ranked", {"kind": "vlm_judge", "options": JUDGE}),
+    ],
+)
+def test_a_batch_s_budget_is_below_the_deadline(kind, options):
+    def build(deadline_s: float):
+        return load_reward(
+            RewardConfig(name="r", kind=kind, options=options, deadline_s=deadline_s)
+        )
+
+    for deadline_s in (30, 45):
+        with pytest.raises(ValueError, match=rf"'r' .*budget_s=45 .*deadline_s={deadline_s},"):
+            build(deadline_s)
+    assert build(45.5).budget_s == 45
+
+
+def test_a_ranked_reward_s_budget_is_held_against_its_own_deadline():
+    inner = {"kind": "vlm_judge", "options": {**JUDGE, "budget_s": 90}}
+    config = RewardConfig(name="r", kind="ranked", options=inner, deadline_s=120)
+    assert load_reward(config).budget_s == 90
+
+
 @pytest.mark.parametrize("quality", [0, 96, "high", True, 50.0])
 def test_an_impossible_quality_is_refused(quality):
     with pytest.raises(ValueError, match="from 1 to 95"):
