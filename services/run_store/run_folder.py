@@ -5,18 +5,21 @@ commands/ images/ checkpoints/ export/
 """
 
 import json
+import logging
 import os
 import platform
 import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from services.config import RunConfig, config_hash, resolved_yaml
 from services.run_store.files import write_whole
 
+log = logging.getLogger(__name__)
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
 
@@ -126,9 +129,15 @@ def fill_run(folder: RunFolder, config: RunConfig) -> None:
 
 
 def list_runs(runs: Path) -> list[RunFolder]:
-    """Runs under `runs`, the newest first."""
-    found = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
-    return sorted(found, key=lambda run: (run.origin()["created_at"], run.id))[::-1]
+    """Runs under `runs`, the newest first; a folder that cannot be read hides no other."""
+    found = []
+    for path in runs.glob("*/run.json"):
+        run = RunFolder(path.parent)
+        try:
+            found.append((_created_at(run), run.id, run))
+        except (ValueError, OSError) as error:
+            _warn(run.id, str(error))
+    return [run for *_, run in sorted(found, key=lambda each: each[:2], reverse=True)]
 
 
 def find_run(runs: Path, name: str = "latest") -> RunFolder:
@@ -145,10 +154,27 @@ def find_run(runs: Path, name: str = "latest") -> RunFolder:
     raise ValueError(f"no run {name!r} in {runs}; the newest there: {known}")
 
 
+def _created_at(run: RunFolder) -> float:
+    """Unix time; ValueError where one of the run's small files is not what we write."""
+    origin, *_ = run.origin(), run.status(), run.summary()
+    created_at = origin.get("created_at")
+    if not isinstance(created_at, int | float):
+        raise ValueError(f"{run.path / 'run.json'} has no created_at; it was changed by hand")
+    return created_at
+
+
+@lru_cache(maxsize=1024)  # the list is asked for every few seconds
+def _warn(run_id: str, why: str) -> None:
+    log.warning("run %s is left out of the list: %s", run_id, why)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        said = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no UTF-8 is one too
         raise ValueError(f"{path} is not JSON ({error}); it was changed by hand") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"{path} is not a JSON object; it was changed by hand")
+    return said

@@ -39,6 +39,16 @@ def test_a_finished_run_says_what_it_came_to(client, get, finished):
     ] == [finished.id]
 
 
+def test_a_run_that_cannot_be_read_takes_no_list_down(client, finished):
+    broken = finished.path.parent / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text('{"run_id": "bro')
+    runs = client.get(f"{API}/runs", headers=VIEWER)
+    assert [each["run_id"] for each in runs.json()["items"]] == [finished.id]
+    assert client.get(f"{API}/alerts", headers=VIEWER).json()["items"] == []
+    assert client.get("/metrics").status_code == 200
+
+
 def test_a_run_whose_news_are_old_is_silent_and_its_workers_unknown(get, finished):
     finished.write_status({**finished.status(), "state": "running"})
     path = finished.path / "status.json"

@@ -100,6 +100,25 @@ def test_a_file_that_is_no_command_is_rejected_and_not_met_again(tmp_path: Path)
     assert commands.unanswered(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["run.json", "status.json", "summary.json"])
+@pytest.mark.parametrize("content", [b'{"created_at": 1', b"[]", b"\xff", b"null"])
+def test_a_run_that_cannot_be_read_hides_no_other(
+    config: RunConfig, caplog: pytest.LogCaptureFixture, name: str, content: bytes
+) -> None:
+    good, bad = create_run(config), create_run(config)
+    (bad.path / name).write_bytes(content)
+    assert list_runs(config.run.dir) == [good] == list_runs(config.run.dir)
+    assert find_run(config.run.dir, "latest") == good
+    (said,) = caplog.messages  # once, however often the list is asked for
+    assert said.startswith(f"run {bad.id} is left out of the list: {bad.path / name} is not")
+
+
+def test_a_run_without_a_beginning_is_left_out(config: RunConfig) -> None:
+    good, bad = create_run(config), create_run(config)
+    (bad.path / "run.json").write_text("{}")
+    assert list_runs(config.run.dir) == [good]
+
+
 def test_a_run_is_found_by_id_by_latest_and_by_folder(config: RunConfig) -> None:
     first, second = create_run(config), create_run(config)
     assert first.id != second.id
