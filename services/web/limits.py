@@ -73,8 +73,13 @@ def limited(name: str, *roles: str) -> Any:
     where some are named. The principal is known before a route's dependencies run."""
 
     async def check(request: Request) -> None:  # a plain function would be sent to a thread
-        principal = request.state.principal
-        if not roles or principal.role in roles:
-            request.app.state.limiter.take(name, principal.key_id)
+        charge(request, name, *roles)
 
     return Depends(check)
+
+
+def charge(request: Request, name: str, *roles: str, num: int = 1) -> None:
+    """`limited`, for a route that knows only from the body how much it uses up."""
+    principal = request.state.principal
+    if not roles or principal.role in roles:
+        request.app.state.limiter.take(name, principal.key_id, num)

@@ -17,6 +17,7 @@ from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.labels.store.tables import Group
 from services.labels.sweeping import sweep_once
+from services.web.limits import Rate, RateLimiter
 from tests.labels.people import SettableClock, bearer, make_annotator, make_key
 
 pytestmark = pytest.mark.integration
@@ -45,9 +46,9 @@ class Api:
         assert self("admin", "POST", "/questions", question, Idempotency_Key="q").status_code == 201
 
     def __call__(self, who: str, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        content = {"content": body} if isinstance(body, bytes) else {"json": body}
-        if body is None:
-            content = {}
+        content: dict[str, Any] = {}
+        if body is not None:
+            content = {"content": body} if isinstance(body, bytes) else {"json": body}
         headers = bearer(self.keys[who], **headers)
         return self.client.request(method, API + path, headers=headers, **content)
 
@@ -102,9 +103,8 @@ def group_body(digests: list[str], **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def settings(tmp_path: Any, database_url: str) -> Settings:
-    return Settings(
-        data_dir=tmp_path / "data", database_url=database_url, gold_rate=0, rates=NO_RATES
-    )
+    data_dir = tmp_path / "data"
+    return Settings.load(data_dir=data_dir, database_url=database_url, gold_rate=0, rates=NO_RATES)
 
 
 @pytest.fixture
@@ -336,6 +336,20 @@ def test_a_heartbeat_and_a_partial_submit_keep_the_lease(api: Api) -> None:
     assert [image["value"] for image in again.json()["images"]] == ["like", None]
     assert problem(api.submit(lease, "bob", "like")) == (422, "labels-incomplete")
     assert api.submit(lease, "bob", "like", "skip").json()["state"] == "submitted"
+
+
+def test_submitted_labels_count_against_the_rate_of_labels(api: Api, app: FastAPI) -> None:
+    rates = {"label": Rate(num=3, per_s=3)}
+    app.state.limiter = RateLimiter(rates, api.clock)
+    api.group("g", 3)
+    lease = api.claim("bob").json()
+    assert api.submit(lease, "bob", "like", "like", final=False).status_code == 201
+    refused = api.submit(lease, "bob", "like", "like", "like")
+    assert problem(refused) == (429, "too-many-requests")
+    assert refused.headers["retry-after"] == "2"
+    assert len(api("bob", "GET", "/labels").json()["items"]) == 2
+    api.clock.advance(2)
+    assert api.submit(lease, "bob", "like", "like", "like").status_code == 201
 
 
 def test_a_skip_is_final_and_three_retire_the_group(api: Api) -> None:

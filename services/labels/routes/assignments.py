@@ -21,7 +21,7 @@ from services.labels.schemas.assignments import (
 from services.labels.schemas.labels import LabelIn, LabelView
 from services.web.answers import answer
 from services.web.auth import Principal, require
-from services.web.limits import limited
+from services.web.limits import charge, limited
 from services.web.problems import Problem, problems
 
 router = APIRouter(prefix="/assignments", tags=["assignments"])
@@ -118,6 +118,7 @@ async def submit(
     your `labels`, as you sent them."""
     state = request.app.state
     now, annotator_id = state.clock(), _person(principal)
+    charge(request, "label", "annotator", num=len(body.labels))
 
     def operation(session: Session) -> SubmittedView:
         person = by_id(session, annotator_id)

@@ -19,7 +19,7 @@ from services.labels.schemas.labels import (
 )
 from services.web.answers import answer
 from services.web.auth import Principal, require
-from services.web.limits import limited
+from services.web.limits import charge, limited
 from services.web.problems import Problem, problems
 
 router = APIRouter(tags=["labels"])
@@ -69,8 +69,7 @@ async def push_labels(
     problem of the first that cannot be stored."""
     state = request.app.state
     now = state.clock()
-    if principal.role == "annotator":
-        state.limiter.take("label", principal.key_id, len(body.labels))
+    charge(request, "label", "annotator", num=len(body.labels))
     pushes = [Push(principal, label) for label in body.labels]
 
     def operation(session: Session) -> list[Recorded]:
