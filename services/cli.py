@@ -63,7 +63,24 @@ DatabaseUrl = Annotated[
     ),
 ]
 SettingsFile = Annotated[
-    Path | None, typer.Option("--settings", help="YAML file of the label service's settings")
+    Path | None,
+    typer.Option("--settings", help="YAML file of the label service's and dashboard's settings"),
+]
+Host = Annotated[str | None, typer.Option(help="address to listen on; 127.0.0.1 if not given")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option("--allowed-host", help="name that browsers may call it by; repeatable"),
+]
+TrustedProxies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trusted-proxy",
+        help="address or network whose X-Forwarded-For and -Proto are believed; repeatable",
+    ),
+]
+ScrapeToken = Annotated[
+    str | None,
+    typer.Option(envvar="TDMR1_SCRAPE_TOKEN", help="opens /metrics to other machines"),
 ]
 
 
@@ -315,66 +332,66 @@ def doctor(
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="127.0.0.1 if not given")] = None,
+    host: Host = None,
     port: Annotated[int | None, typer.Option(help="8321 if not given; 0 is any")] = None,
     data: Data = None,
     database_url: DatabaseUrl = None,
     settings: SettingsFile = None,
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="name that browsers may call it by; repeatable")
-    ] = None,
-    scrape_token: Annotated[
-        str | None,
-        typer.Option(envvar="TDMR1_SCRAPE_TOKEN", help="opens /metrics to other machines"),
-    ] = None,
+    allowed_host: AllowedHosts = None,
+    trusted_proxy: TrustedProxies = None,
+    scrape_token: ScrapeToken = None,
     runs: Annotated[
         Path | None, typer.Option(help="folder of run folders: starts `tdm-r1 dashboard` beside")
     ] = None,
-    dashboard_port: Annotated[int, typer.Option(help="of that dashboard; 0 is any")] = 8322,
+    dashboard_port: Annotated[
+        int | None, typer.Option(help="of that dashboard; 8322 if not given, 0 is any")
+    ] = None,
 ) -> None:
     """Serve the label API and the labelling page; with --runs the dashboard too."""
     from services.commands.serve import serve as run
-    from services.labels.settings import Settings
-    from services.web.hosts import LOOPBACK
+    from services.commands.settings import load
 
-    found = Settings.load(
-        settings,
-        host=host,
-        port=port,
-        data_dir=data,
-        database_url=database_url,
-        scrape_token=scrape_token,
-        allowed_hosts=(*LOOPBACK, *allowed_host) if allowed_host else None,
-    )
-    run(found, runs, dashboard_port)
+    web = _web(host, allowed_host, trusted_proxy, scrape_token)
+    own = {"port": port, "data_dir": data, "database_url": database_url}
+    found = load(settings, web | own, web | {"port": dashboard_port, "runs": runs})
+    run(*found, beside=runs is not None)
 
 
 @app.command()
 def dashboard(
-    runs: Runs = RUNS,
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 is any")] = 8322,
+    runs: Annotated[
+        Path | None, typer.Option(help="folder that holds the run folders; ./runs if not given")
+    ] = None,
+    host: Host = None,
+    port: Annotated[int | None, typer.Option(help="8322 if not given; 0 is any")] = None,
     data: Data = None,
     database_url: DatabaseUrl = None,
     settings: SettingsFile = None,
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="name that browsers may call it by; repeatable")
-    ] = None,
-    scrape_token: Annotated[
-        str | None,
-        typer.Option(envvar="TDMR1_SCRAPE_TOKEN", help="opens /metrics to other machines"),
-    ] = None,
+    allowed_host: AllowedHosts = None,
+    trusted_proxy: TrustedProxies = None,
+    scrape_token: ScrapeToken = None,
 ) -> None:
     """Serve the runs of a folder, finished or live; keys are those of the label service."""
     from services.commands.dashboard import dashboard as run
-    from services.runs_api.settings import Settings
-    from services.web.hosts import LOOPBACK, with_host
+    from services.commands.settings import load
 
-    hosts = with_host((*LOOPBACK, *(allowed_host or ())), host)
-    about = {"runs": runs, "cache": runs / ".cache", "host": host, "port": port}
-    more = {"allowed_hosts": hosts, "scrape_token": scrape_token}
-    found = Settings.model_validate(about | more)
-    run(found, _label_settings(settings, data, database_url))
+    web = _web(host, allowed_host, trusted_proxy, scrape_token)
+    keys = {"data_dir": data, "database_url": database_url}
+    run(*load(settings, keys, web | {"port": port, "runs": runs}))
+
+
+def _web(
+    host: str | None, hosts: list[str] | None, proxies: list[str] | None, token: str | None
+) -> dict[str, Any]:
+    """What is said on the command line of either service's surroundings."""
+    from services.web.hosts import LOOPBACK
+
+    return {
+        "host": host,
+        "allowed_hosts": (*LOOPBACK, *hosts) if hosts else None,
+        "trusted_proxies": proxies or None,
+        "scrape_token": token,
+    }
 
 
 keys = typer.Typer(help="API keys and invites of the label service.", no_args_is_help=True)
@@ -568,9 +585,10 @@ def restore_labels(
 
 
 def _label_settings(settings: Path | None, data: Path | None, database_url: str | None) -> Any:
-    from services.labels.settings import Settings
+    from services.commands.settings import load
 
-    return Settings.load(settings, data_dir=data, database_url=database_url)
+    found, _ = load(settings, {"data_dir": data, "database_url": database_url})
+    return found
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from services.web.limits import RateLimiter
 from services.web.logs import log_to_stderr
 
 
-def dashboard(settings: Settings, label_settings: LabelSettings) -> None:
+def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
     """Serve until a signal; keys are those of the label service. ValueError where the address must
     not or cannot be listened on, or there is no such folder."""
     if not settings.runs.is_dir():

@@ -5,18 +5,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext, suppress
 
 from services.commands.listening import GRACE_S, check_bind, listen
+from services.commands.settings import STDIN, dump
 from services.labels.app import create_app
 from services.labels.settings import Settings
 from services.labels.store.database import Database
+from services.runs_api.settings import Settings as RunsSettings
 from services.web.logs import log_to_stderr
 
+FROM_ENVIRONMENT = ("TDMR1_DATABASE_URL", "TDMR1_SCRAPE_TOKEN")
 
-def serve(settings: Settings, runs: Path | None = None, dashboard_port: int = 8322) -> None:
-    """Serve until a signal; ValueError where the address must not or cannot be listened on."""
+
+def serve(settings: Settings, dashboard: RunsSettings, beside: bool = False) -> None:
+    """Serve until a signal, `beside` with the dashboard; ValueError where the address must not or
+    cannot be listened on."""
     os.umask(0o077)  # What is written here is people's, and nobody else's on this machine.
     database = Database.open(settings.url)
     try:
@@ -24,27 +28,29 @@ def serve(settings: Settings, runs: Path | None = None, dashboard_port: int = 83
         log_to_stderr()
         app = create_app(settings, database=database)
         what = "labels at {address}/label"
-        with _dashboard(settings, runs, dashboard_port):
+        with _running(settings, dashboard) if beside else nullcontext():
             listen(app, settings.host, settings.port, settings.trusted_proxies, what)
     finally:
         database.close()
 
 
 @contextmanager
-def _dashboard(settings: Settings, runs: Path | None, port: int) -> Iterator[None]:
-    """`tdm-r1 dashboard` over `runs` meanwhile, on its own port and with the same keys."""
-    if runs is None:
-        yield
-        return
-    command = [sys.executable, "-m", "services.cli", "dashboard", "--runs", str(runs)]
-    command += ["--host", settings.host, "--port", str(port), "--data", str(settings.data_dir)]
-    # The URL may hold a password, and a command line is everybody's to read.
-    environment = os.environ | {"TDMR1_DATABASE_URL": settings.url}
+def _running(settings: Settings, dashboard: RunsSettings) -> Iterator[None]:
+    """`tdm-r1 dashboard` meanwhile, on its own port and with the same keys."""
+    command = [sys.executable, "-m", "services.cli", "dashboard", "--settings", str(STDIN)]
+    # Settings hold secrets, and a command line is everybody's to read. What the environment says is
+    # in them already, and would come before them.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in FROM_ENVIRONMENT
+    }
     # uvicorn ends by raising the signal that it was told to end by; it must not end us before that
     # process has been.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(dump(settings, dashboard))
             yield
         finally:
             process.terminate()

@@ -3,7 +3,6 @@
 NiceGUI keeps its pages in one app of the process, so one process serves one dashboard.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 from fastapi import FastAPI, Request
@@ -53,7 +52,8 @@ DRAWS: dict[str, Draw] = {
 def create_app(found: Settings, keys: KeyRing, clock: Clock = utc_now) -> FastAPI:
     """The app; `state.sessions` makes the link that opens it once."""
     sessions = Sessions(keys, clock)
-    app = runs_api.create_app(found, sessions, clock, COOKIE, OPEN_ROUTES, _inside(sessions))
+    inside = ((Gate, {"sessions": sessions, "allowed_origins": found.allowed_origins}),)
+    app = runs_api.create_app(found, sessions, clock, COOKIE, OPEN_ROUTES, inside)
     app.state.sessions = sessions
     app.state.limiter = RateLimiter({"login": LOGIN_RATE}, clock)
     app.include_router(sign_in.router, prefix=runs_api.API)
@@ -70,10 +70,6 @@ def create_app(found: Settings, keys: KeyRing, clock: Clock = utc_now) -> FastAP
         reconnect_timeout=30.0,
     )
     return app
-
-
-def _inside(sessions: Sessions) -> Sequence[tuple[type, dict[str, object]]]:
-    return ((Gate, {"sessions": sessions}),)
 
 
 def _close_the_rest_of_the_api(app: FastAPI) -> None:

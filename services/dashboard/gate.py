@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dashboard.sessions import COOKIE, ROLES, Sessions
-from services.web.auth import Principal, credentials_of
+from services.web.auth import Principal, credentials_of, own_origin
 from services.web.problems import Problem
 
 OPEN = ("/login", "/assets/", "/_nicegui/", "/healthz", "/readyz", "/metrics")
@@ -25,9 +25,12 @@ CONTENT_SECURITY_POLICY = (
 class Gate:
     """Outside the pages, inside what surrounds every request."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+    def __init__(
+        self, app: ASGIApp, sessions: Sessions, allowed_origins: tuple[str, ...] = ()
+    ) -> None:
         self.app = app
         self.sessions = sessions
+        self.allowed_origins = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or scope["path"].startswith("/api/"):
@@ -44,7 +47,7 @@ class Gate:
         await self.app(scope, receive, inner)
 
     async def _principal(self, scope: Scope) -> Principal | None:
-        if scope["path"].startswith(SOCKET) and not _is_ours(scope):
+        if scope["path"].startswith(SOCKET) and not self._is_ours(scope):
             return None
         try:
             credentials = credentials_of(_as_http(scope), COOKIE)
@@ -54,12 +57,10 @@ class Gate:
                 return None
             raise
 
-
-def _is_ours(scope: Scope) -> bool:
-    """A page from elsewhere may open a socket to us, and browsers send our cookie along."""
-    headers = Headers(scope=scope)
-    host = headers.get("host", "")
-    return headers.get("origin") in (None, f"http://{host}", f"https://{host}")
+    def _is_ours(self, scope: Scope) -> bool:
+        """A page from elsewhere may open a socket to us, and browsers send our cookie along."""
+        origin = Headers(scope=scope).get("origin")
+        return origin in (None, own_origin(scope), *self.allowed_origins)
 
 
 def _as_http(scope: Scope) -> Scope:

@@ -152,12 +152,19 @@ class Authentication:
     def _check_origin(self, scope: Scope, needed: bool) -> None:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        own = f"{scope['scheme']}://{headers.get('host', '')}"
+        own = own_origin(scope)
         if (origin is None and needed) or (
             origin is not None and origin not in (own, *self.allowed_origins)
         ):
             detail = f"Origin {origin!r} is not this service ({own}) nor in allowed_origins"
             raise Problem(403, "origin-not-allowed", "Request from a foreign page", detail)
+
+
+def own_origin(scope: Scope) -> str:
+    """The origin of our pages as the browser has it, which a socket of theirs names too. The scheme
+    is what a trusted proxy says."""
+    scheme = scope["scheme"].replace("ws", "http")
+    return f"{scheme}://{Headers(scope=scope).get('host', '')}"
 
 
 def credentials_of(scope: Scope, cookie_name: str = COOKIE) -> Credentials:

@@ -104,7 +104,7 @@ def group_body(digests: list[str], **changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def settings(tmp_path: Any, database_url: str) -> Settings:
     data_dir = tmp_path / "data"
-    return Settings.load(data_dir=data_dir, database_url=database_url, gold_rate=0, rates=NO_RATES)
+    return Settings(data_dir=data_dir, database_url=database_url, gold_rate=0, rates=NO_RATES)
 
 
 @pytest.fixture

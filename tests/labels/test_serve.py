@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from services.cli import app as cli
-from services.labels.settings import Settings
+from services.commands.settings import dump, load
+from services.runs_api.settings import Settings as RunsSettings
 from services.web.keys import parse_key
 from tests.labels.people import bearer
 
@@ -25,6 +27,12 @@ def call(*arguments):
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
+def secret_of(key):
+    parsed = parse_key(key)
+    assert parsed is not None
+    return parsed[1]
+
+
 @pytest.fixture
 def data(tmp_path):
     return tmp_path / "labels"
@@ -32,10 +40,10 @@ def data(tmp_path):
 
 def test_the_first_admin_key_comes_from_the_command_line(data):
     made = call("keys", "create", "--role", "admin", "--name", "me", "--data", data)
-    assert parse_key(made.stdout.strip())
+    secret = secret_of(made.stdout.strip())
     shown = call("keys", "list", "--data", data)
     assert "me" in shown.stdout
-    assert parse_key(made.stdout.strip())[1] not in shown.output
+    assert secret not in shown.output
     (row,) = json.loads(call("keys", "list", "--data", data, "--json").stdout)
     revoked = json.loads(call("keys", "revoke", row["key_id"], "--data", data, "--json").stdout)
     assert revoked["revoked_at"] is not None
@@ -83,9 +91,47 @@ def test_a_wrong_setting_is_named(tmp_path):
 def test_the_flags_come_before_the_file(tmp_path):
     file = tmp_path / "labels.yaml"
     file.write_text("port: 1\nlease_seconds: 3\nhost: labels.example\n")
-    settings = Settings.load(file, port=2, database_url=None)
+    settings, _ = load(file, {"port": 2, "database_url": None})
     assert (settings.port, settings.lease_seconds) == (2, 3)
     assert "labels.example" in settings.allowed_hosts
+
+
+def test_one_file_is_for_both_services_and_what_one_has_alone_is_its_own(tmp_path):
+    file = tmp_path / "labels.yaml"
+    file.write_text(
+        "port: 1\ntrusted_proxies: [10.0.0.0/8]\nscrape_token: t\nmax_body_bytes: 9\n"
+        "allowed_hosts: [labels.example]\n"
+        "dashboard: {runs: there, allowed_hosts: [runs.example], allowed_origins: ['https://a:1']}\n"
+    )
+    labels, dashboard = load(file, dashboard={"port": 3})
+    assert labels.allowed_hosts == ("labels.example", "127.0.0.1")
+    assert dashboard.allowed_hosts == ("runs.example", "127.0.0.1")
+    assert labels.trusted_proxies == dashboard.trusted_proxies == ("10.0.0.0/8",)
+    assert (labels.allowed_origins, dashboard.allowed_origins) == ((), ("https://a:1",))
+    assert (dashboard.port, dashboard.scrape_token, str(dashboard.cache)) == (
+        3,
+        "t",
+        "there/.cache",
+    )
+    assert (labels.max_body_bytes, dashboard.max_body_bytes) == (9, RunsSettings().max_body_bytes)
+    (tmp_path / "both.yaml").write_text(dump(labels, dashboard))
+    assert load(tmp_path / "both.yaml") == (labels, dashboard)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("trusted_proxies: ['*']", "write 127.0.0.1 or 10.0.0.0/8"),
+        ("trusted_proxies: [proxy.example]", "'proxy.example' is neither"),
+        ("allowed_origins: ['https://a.example/']", "'https://a.example/' is no origin"),
+        ("dashboard: {rusn: x}", "rusn"),
+        ("dashboard: x", "`dashboard:` of"),
+    ],
+)
+def test_what_a_service_cannot_believe_is_refused_with_what_it_can(tmp_path, line, complaint):
+    (tmp_path / "labels.yaml").write_text(line)
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        load(tmp_path / "labels.yaml")
 
 
 def test_the_service_says_where_it_is_and_keeps_keys_out_of_its_log(data):
@@ -94,6 +140,8 @@ def test_the_service_says_where_it_is_and_keeps_keys_out_of_its_log(data):
     pipe = subprocess.PIPE
     environment = os.environ | {"PYTHONPATH": "."}
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as served:
+        assert served.stdout is not None
+        assert served.stderr is not None
         try:
             address = served.stdout.readline().split()[-1].removesuffix("/label")
             wait_for(f"{address}/readyz")
@@ -109,7 +157,7 @@ def test_the_service_says_where_it_is_and_keeps_keys_out_of_its_log(data):
         finally:
             served.send_signal(signal.SIGTERM)
         log = served.stderr.read()
-    secret = parse_key(key)[1]
+    secret = secret_of(key)
     assert "GET /api/v1/audit 200" in log
     assert secret not in log
     files = [path for path in data.rglob("*") if path.is_file()]

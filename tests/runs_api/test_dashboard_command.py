@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -13,12 +14,22 @@ from tests.labels.test_serve import call
 from tests.runs_api.people import bearer
 
 pytestmark = pytest.mark.integration
+PUBLIC = "runs.example"
+FOREIGN = "origin-not-allowed"
 
 
-def start(*arguments):
+@contextmanager
+def started(*arguments):
+    """Lines that the command says; it is told to end at the end."""
     command = [sys.executable, "-m", "services.cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 def api_of(said):
@@ -34,30 +45,52 @@ def key(data, role):
 def test_keys_of_the_label_service_open_the_runs_until_they_are_revoked(finished, tmp_path):
     data = tmp_path / "labels"
     viewer = key(data, "viewer")
-    with start("dashboard", "--runs", finished.path.parent, "--port", 0, "--data", data) as process:
-        try:
-            address = api_of(process.stdout.readline().split(" at ")[1])
-            ask = lambda: httpx.get(address, headers=bearer(viewer), timeout=30)  # noqa: E731
-            (run,) = eventually(lambda: ask().json()["items"])
-            assert run["run_id"] == finished.id
-            assert httpx.get(address).status_code == 401
-            call("keys", "revoke", viewer.split("_")[1], "--data", data)
-            assert ask().status_code == 401
-        finally:
-            process.send_signal(signal.SIGTERM)
+    with started("dashboard", "--runs", finished.path.parent, "--port", 0, "--data", data) as said:
+        address = api_of(said.readline().split(" at ")[1])
+        ask = lambda: httpx.get(address, headers=bearer(viewer), timeout=30)  # noqa: E731
+        (run,) = eventually(lambda: ask().json()["items"])
+        assert run["run_id"] == finished.id
+        assert httpx.get(address).status_code == 401
+        call("keys", "revoke", viewer.split("_")[1], "--data", data)
+        assert ask().status_code == 401
 
 
-def test_serve_starts_the_dashboard_beside_and_takes_it_along(finished, tmp_path):
+def through(peer):
+    """A client whose requests come from this address and say that the browser spoke https."""
+    browser = {"Host": PUBLIC, "Origin": f"https://{PUBLIC}", "X-Forwarded-Proto": "https"}
+    return httpx.Client(
+        transport=httpx.HTTPTransport(local_address=peer), headers=browser, timeout=30
+    )
+
+
+def test_serve_starts_the_dashboard_beside_with_its_settings_and_takes_it_along(finished, tmp_path):
     data = tmp_path / "labels"
-    key(data, "admin")
+    secret = key(data, "admin")
     options = ("--port", 0, "--dashboard-port", 0, "--data", data)
-    with start("serve", "--runs", finished.path.parent, *options) as process:
-        try:
-            said = dict(process.stdout.readline().split(" at ") for _ in range(2))
-            runs = api_of(said["runs"])
-            assert httpx.get(runs, timeout=30).status_code == 401
-        finally:
-            process.send_signal(signal.SIGTERM)
+    proxy = ("--trusted-proxy", "127.0.0.2", "--allowed-host", PUBLIC)
+    with (
+        started("serve", "--runs", finished.path.parent, *options, *proxy) as lines,
+        through("127.0.0.2") as trusted,
+        through("127.0.0.1") as untrusted,
+    ):
+        said = dict(lines.readline().strip().split(" at ") for _ in range(2))
+        runs = api_of(said["runs"])
+        assert httpx.get(runs, timeout=30).status_code == 401
+
+        labels = httpx.URL(said["labels"]).join("/api/v1/session")
+        assert trusted.post(labels, json={"invite": "x"}).status_code == 401  # no such invite
+        assert untrusted.post(labels, json={"invite": "x"}).json()["code"] == FOREIGN
+
+        session = httpx.URL(runs).join("/api/v1/session")
+        assert untrusted.post(session, json={"secret": secret}).json()["code"] == FOREIGN
+        signed_in = trusted.post(session, json={"secret": secret})
+        assert signed_in.status_code == 204
+        assert "; secure" in signed_in.headers["set-cookie"].lower()
+
+        socket = httpx.URL(runs).join("/_nicegui_ws/socket.io/?EIO=4&transport=polling")
+        cookie = {"Cookie": signed_in.headers["set-cookie"].partition(";")[0]}
+        assert trusted.get(socket, headers=cookie).status_code == 200
+        assert untrusted.get(socket, headers=cookie).status_code == 401
     with pytest.raises(httpx.TransportError):
         httpx.get(runs)
 
