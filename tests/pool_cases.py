@@ -12,12 +12,14 @@ class Doubler:
         self.batches: list[list[int]] = []
 
     def judge(self, *pieces: int) -> tuple[object, ...]:
-        """Counts, then an answer each."""
+        """A report, then an answer each."""
         go.wait(20)
         if 13 in pieces:
             raise RuntimeError("thirteen")
         self.batches.append(list(pieces))
-        return {"images": len(pieces), "evaluations": 1}, *(2 * piece for piece in pieces)
+        unfit = {"unfit": "it judged 99"} if 99 in pieces else {}
+        report = {"images": len(pieces), "evaluations": 1, **unfit}
+        return report, *(2 * piece for piece in pieces)
 
     def seen(self) -> list[list[int]]:
         """Its batches."""

@@ -20,7 +20,7 @@ ON_POLICY = {"max_staleness_generator": 0, "max_staleness_surrogate": 0}
 PROMPTS = Path("configs/toy_prompts.txt")
 
 
-def toy_run(runs: Path, **changes: dict[str, Any]) -> RunConfig:
+def toy_run(runs: Path, **changes: Any) -> RunConfig:
     """The toy world as in configs/toy.yaml, with `changes` to its sections."""
     sections: dict[str, dict[str, Any]] = {
         "run": {"name": "toy", "iterations": 6, "dir": str(runs)},

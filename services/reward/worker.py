@@ -85,7 +85,8 @@ class RewardWorker:
         """A batch of parts: what it took, then the records of each part by itself.
 
         What it took: `images`, `evaluations` (calls that the reward answered or failed for good),
-        `retried`, and images without a value as `failed/WHY` and `expired/WHY`.
+        `retried`, and images without a value as `failed/WHY` and `expired/WHY`; and `unfit`, why
+        the worker can judge nothing more, if it cannot.
         """
         self._counts = Counter()
         records = self.evaluate([group for part in parts for group in part])
@@ -93,7 +94,8 @@ class RewardWorker:
         for record in records:
             of_group.setdefault(record.group_id, []).append(record)
         each = [[r for group in part for r in of_group[group.group_id]] for part in parts]
-        return dict(self._counts), *each
+        unfit = {"unfit": self._hang} if self._hang else {}
+        return {**self._counts, **unfit}, *each
 
     def evaluate(self, groups: list[ImageGroup]) -> list[RewardRecord]:
         """Records of every sample and slot: in the groups' order, then by sample, then by slot."""
@@ -165,9 +167,8 @@ class RewardWorker:
 
     def _attempt(self, batch: list[Unit], deadline: float) -> list[Answer] | Missing:
         """One call of the reward, on a thread of its own so that a hung one can be left behind."""
-        self._hung = [thread for thread in self._hung if thread.is_alive()]
-        if len(self._hung) >= MAX_HUNG_THREADS:
-            return Missing("expired", f"{len(self._hung)} earlier evaluations still hang", "hung")
+        if hang := self._hang:
+            return Missing("expired", hang, "hung")
         future: Future[tuple[Reward, list[Answer]]] = Future()
         thread = threading.Thread(target=self._run, args=(self._reward, batch, future), daemon=True)
         thread.start()
@@ -201,6 +202,18 @@ class RewardWorker:
             future.set_result((reward, _flat(answers, batch)))
         except BaseException as error:  # even a reward's SystemExit must reach the waiting worker
             future.set_exception(error)
+
+    @property
+    def _hang(self) -> str:
+        """Why no further call is begun; empty where it may be."""
+        self._hung = [thread for thread in self._hung if thread.is_alive()]
+        if len(self._hung) < MAX_HUNG_THREADS:
+            return ""
+        return (
+            f"{len(self._hung)} calls of the reward still hang, past "
+            f"deadline_s={self._settings.deadline_s:g}; have it end its calls by itself (a timeout "
+            "of its own, budget_s), or raise deadline_s if it is only slow"
+        )
 
     def _stop_if_told(self, reason: str, cause: BaseException | None) -> None:
         if self._settings.on_failure == "stop_run":

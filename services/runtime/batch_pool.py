@@ -2,8 +2,9 @@
 
     judge, judge_together -> queue -> batch -> a free worker -> every piece's answer by itself
 
-A worker that dies loses nothing: its batch goes to whoever is free next. Where the runtime can hire
-workers, the pool grows while it is crowded and shrinks while it idles (`scaling`).
+A worker that dies loses nothing: its batch goes to whoever is free next. One that says it is unfit
+is started anew, or rests where the runtime cannot do that; it gets no batch meanwhile. Where the
+runtime can hire workers, the pool grows while it is crowded and shrinks while it idles (`scaling`).
 """
 
 import asyncio
@@ -16,15 +17,21 @@ from services.runtime.batches import BatchQueue, Piece
 from services.runtime.costs import Costs
 from services.runtime.handles import Handle, Hire, Reference, WorkerDiedError
 from services.runtime.scaling import Scaler
+from services.runtime.waiting import Pauses
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
 """How often a pool that may change its size looks whether it should."""
+REST_S, MAX_REST_S = 5.0, 60.0
+"""How long an unfit worker rests that cannot be started anew: at first, and at most."""
 
 
 class BatchPool:
-    """Interchangeable workers with a method `judge(*pieces)`: counts first, then an answer each."""
+    """Interchangeable workers with a method `judge(*pieces)`: a report, then an answer each.
+
+    The report has counts, and under `unfit` why the worker should get no more, if it should not.
+    """
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class BatchPool:
         self._free = list(handles)
         self._workers = {handle.name: handle for handle in handles}
         self._hired: dict[str, asyncio.Task[None]] = {}
+        self._rests: dict[str, Pauses] = {}
         self._news = asyncio.Event()
 
     @property
@@ -119,10 +127,10 @@ class BatchPool:
     async def _do(self, handle: Handle, batch: list[Piece]) -> None:
         began = self._clock()
         given = [piece.reference for piece in batch]
-        counts, *answers = handle.judge.remote(*given, num_returns=1 + len(batch))
+        report, *answers = handle.judge.remote(*given, num_returns=1 + len(batch))
         try:
-            seconds = await counts.settled()
-            counted = await counts
+            seconds = await report.settled()
+            counts = dict(await report)
         except WorkerDiedError as death:
             if death.host != handle.host:
                 raise  # what the pieces came from died, so no worker of this pool can help
@@ -131,11 +139,22 @@ class BatchPool:
             self._news.set()
             await handle.revived()
         else:
-            self.costs.note_batch(seconds, [began - piece.since for piece in batch], counted)
+            unfit = counts.pop("unfit", "")
+            self.costs.note_batch(seconds, [began - piece.since for piece in batch], counts)
             for piece, answer in zip(batch, answers, strict=True):
                 if not piece.answer.done():
                     piece.answer.set_result(answer)
+            await self._mend(handle, unfit)
         self._enter(handle)
+
+    async def _mend(self, handle: Handle, unfit: str) -> None:
+        """Have an unfit worker started anew, or let it rest: it would only spoil batches."""
+        if not unfit:
+            self._rests.pop(handle.name, None)
+        elif not await handle.renewed(unfit):
+            pause_s = self._rests.setdefault(handle.name, Pauses(REST_S, MAX_REST_S)).next_s()
+            log.warning("%s gets nothing to do for %g s, since %s", handle.name, pause_s, unfit)
+            await asyncio.sleep(pause_s)
 
     def _enter(self, handle: Handle) -> None:
         """A worker is free."""

@@ -52,18 +52,24 @@ class _HostActor(Host):
 class _Processes:
     """The actors of a host: one, or one a rank."""
 
-    def __init__(self, spec: HostSpec, registry: dict[str, str]) -> None:
+    def __init__(self, spec: HostSpec, registry: dict[str, str], max_restarts: int) -> None:
         self.spec = spec
         self.registry = registry
-        self.restarts = 0
+        self.restarts, self.max_restarts = 0, max_restarts
         self.alive = asyncio.Event()
         self.ended: WorkerDiedError | None = None
+        self.condemned = ""  # why it was ended on purpose
         self.actors: list[Any] = []
         self.pids: list[int] = []
 
+    @property
+    def may_restart(self) -> bool:
+        """Whether a death is mended by a new process."""
+        return self.spec.restartable and self.restarts < self.max_restarts
+
     async def start(self) -> None:
         """Make the processes and their workers; raises what a constructor raised."""
-        spec = self.spec
+        spec, self.condemned = self.spec, ""
         options: dict[str, Any] = {
             "concurrency_groups": {"watch": 1},
             "num_cpus": spec.num_cpus,
@@ -109,9 +115,11 @@ class _Processes:
     def _as_death(self, fault: RayActorError) -> WorkerDiedError:
         """Names the host that died, which may be one that made an argument."""
         host = self.registry.get(fault.actor_id or "", self.spec.name)
+        reason = str(fault).strip()
         if fault.actor_id in [actor._actor_id.hex() for actor in self.actors]:
             self.alive.clear()
-        return WorkerDiedError(host, str(fault).strip())
+            reason = self.condemned or reason
+        return WorkerDiedError(host, reason)
 
     async def death(self) -> WorkerDiedError:
         """Returns when a process of this host has ended, with what is known."""
@@ -204,6 +212,16 @@ class ClusterHandle:
         if self.processes.ended is not None:
             raise self.processes.ended
 
+    async def renewed(self, reason: str) -> bool:
+        """End the host and wait for its restart; False if it would not be restarted."""
+        if not self.processes.may_restart:
+            return False
+        self.processes.condemned = f"it was ended, since {reason}"
+        self.processes.alive.clear()
+        self.processes.kill()
+        await self.revived()
+        return True
+
 
 class ClusterRuntime:
     """Ray actors on the cluster at `address`, or on one started here and ended by `close`."""
@@ -224,7 +242,7 @@ class ClusterRuntime:
         self._connect(hosts)
         self._standby = {spec.name: spec for spec in hosts if spec.standby}
         for spec in _fit_cpus([spec for spec in hosts if not spec.standby]):
-            self._hosts[spec.name] = _Processes(spec, self._registry)
+            self._hosts[spec.name] = _Processes(spec, self._registry, self.max_restarts)
         started = [
             self.patience.wait(host.start(), f"{name} to start (Ray has {_free()})")
             for name, host in self._hosts.items()
@@ -263,7 +281,8 @@ class ClusterRuntime:
 
     async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
         """Run a host that is on standby until the call is ended; see `Runtime`."""
-        host = self._hired[name] = _Processes(self._standby[name], self._registry)
+        spec = self._standby[name]
+        host = self._hired[name] = _Processes(spec, self._registry, self.max_restarts)
         ((_, handle),) = self._handles(host)
         try:
             # Without a deadline: Ray may have to add a node for it, and nobody waits for it.
@@ -280,7 +299,7 @@ class ClusterRuntime:
         while True:
             death = await host.death()
             host.alive.clear()
-            if not host.spec.restartable or host.restarts >= self.max_restarts:
+            if not host.may_restart:
                 host.ended = _final(death, host)
                 host.alive.set()
                 raise host.ended

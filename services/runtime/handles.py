@@ -93,6 +93,10 @@ class Handle(Protocol):
         """Wait until the worker lives again; WorkerDiedError if it will not."""
         ...
 
+    async def renewed(self, reason: str) -> bool:
+        """End the worker's process and wait for its restart; False if it would not be restarted."""
+        ...
+
 
 class ProcessState(TypedDict):
     """A host, as the run's status shows it."""

@@ -108,6 +108,10 @@ class LocalHandle:
     async def revived(self) -> None:
         """At once: a thread does not die."""
 
+    async def renewed(self, reason: str) -> bool:
+        """Never: nothing can end a thread."""
+        return False
+
 
 class LocalRuntime:
     """Threads instead of processes; otherwise what `ClusterRuntime` is."""

@@ -1,4 +1,4 @@
-"""Patience: a wait that is long says what it waits for, and no wait is endless."""
+"""Patience: a wait that is long says what it waits for, and no wait is endless; growing pauses."""
 
 import asyncio
 import logging
@@ -55,6 +55,23 @@ class Patience:
                     f"waited {elapsed:.0f} s for {what}; cluster.deadline_s={self.deadline_s:g} "
                     "is the most, raise it if the work is that slow"
                 )
+
+
+class Pauses:
+    """Pauses that double from `first_s` to `most_s` seconds, until something has gone well."""
+
+    def __init__(self, first_s: float, most_s: float) -> None:
+        self.first_s, self.most_s = first_s, most_s
+        self._next_s = first_s
+
+    def next_s(self) -> float:
+        """Seconds of the pause that is due; the one after it is longer."""
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, self.most_s)
+        return pause_s
+
+    def start_anew(self) -> None:
+        """It has gone well."""
+        self._next_s = self.first_s
 
 
 class Changes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.unit
 DOUBLER = Recipe("tests.pool_cases:Doubler")
 
 
-def run(scenario, workers: int = 1, **queue: float):
+def run(scenario, workers: int = 1, **queue: Any):
     """Run `scenario(pool, runtime)` beside the pool's own loop."""
     go.set()
 
@@ -27,7 +28,7 @@ def run(scenario, workers: int = 1, **queue: float):
         handles = await runtime.start(
             [HostSpec(f"w{i}", {f"w{i}": DOUBLER}) for i in range(workers)]
         )
-        sizes = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
+        sizes: dict[str, Any] = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
         bounds = ScaleBounds(workers, workers, 0.0, 0.0)
         pool = BatchPool(list(handles.values()), BatchQueue(**sizes), Scaler(bounds))
         serving = asyncio.create_task(pool.serve())
@@ -47,7 +48,7 @@ async def told(value: int):
     return value
 
 
-def piece(value: int) -> "asyncio.Task[int]":
+def piece(value: int) -> Any:
     return asyncio.ensure_future(told(value))
 
 
@@ -144,6 +145,17 @@ def test_every_worker_is_used():
     assert run(scenario, workers=2) == [[[1]], [[0]]]
 
 
+def test_an_unfit_worker_rests_and_the_others_do_its_work(caplog):
+    async def scenario(pool, handles):
+        answers = [await (await pool.judge(piece(n), 4)) for n in (99, 1, 2, 3)]
+        return answers, [await handle.seen.remote() for handle in handles.values()]
+
+    answers, batches = run(scenario, workers=2)
+    assert answers == [198, 2, 4, 6]
+    assert batches == [[[99]], [[1], [2], [3]]]
+    assert "w0 gets nothing to do for 5 s, since it judged 99" in caplog.text
+
+
 def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():
     async def main():
         go.set()
@@ -211,7 +223,7 @@ def test_a_crowded_pool_grows_to_its_bound_and_shrinks_again_when_it_idles():
             answers = await values(await asyncio.gather(*judging))
             await asyncio.wait_for(until(lambda: pool.num_workers == 1), 20)
             await asyncio.sleep(0.01)
-            again = await (await pool.judge(piece(40), 1))
+            (again,) = await values([await pool.judge(piece(40), 1)])
         finally:
             go.set()
             serving.cancel()

@@ -1,6 +1,7 @@
 """Every (sample, slot) gets exactly one record, whatever the reward does."""
 
 import time
+from typing import Any
 
 import pytest
 import reward_fakes
@@ -27,6 +28,10 @@ def group(group_id: int, rows: list[list[int]], size: int = 4) -> ImageGroup:
     return ImageGroup(group_id, Prompt("p:1", "x"), 0, images.expand(-1, -1, 3, size, size))
 
 
+def reward_of(used: RewardWorker) -> Any:
+    return used._reward
+
+
 def values(records) -> list[float | None]:
     return [record.value for record in records]
 
@@ -51,7 +56,7 @@ def test_no_groups_have_no_records():
 def test_batches_cross_groups_and_keep_to_the_batch_size():
     used = worker("Brightness", batch_size=3)
     used.evaluate([group(0, [[1], [2]]), group(1, [[3], [4]]), group(2, [[5], [6], [7]])])
-    assert used._reward.batches == [3, 3, 1]
+    assert reward_of(used).batches == [3, 3, 1]
 
 
 def test_an_answer_that_is_no_finite_number_is_failed_and_the_others_stand():
@@ -78,7 +83,7 @@ def test_parts_are_judged_in_one_batch_and_answered_by_themselves():
     assert counts == {"images": 6, "evaluations": 1}
     assert [(r.group_id, r.value) for r in first] == [(7, 1.0), (7, 2.0)]
     assert [(r.group_id, r.value) for r in second] == [(3, 3.0), (3, 4.0), (5, 5.0), (5, 6.0)]
-    assert used._reward.batches == [6]
+    assert reward_of(used).batches == [6]
 
 
 def test_what_got_no_value_is_counted_by_its_reason_for_each_batch_anew():
@@ -169,10 +174,22 @@ def test_a_reward_that_hangs_is_expired_at_the_deadline_and_the_next_batch_is_ju
 def test_a_reward_that_always_hangs_does_not_pile_up_threads():
     reward_fakes.release.clear()
     used = worker("Hanging", deadline_s=0.02, batch_size=1)
-    records = used.evaluate([group(0, [[13]] * (MAX_HUNG_THREADS + 2))])
+    report, records = used.judge([group(0, [[13]] * (MAX_HUNG_THREADS + 2))])
     reward_fakes.release.set()
     assert {r.state for r in records} == {"expired"}
-    assert records[-1].reason == f"{MAX_HUNG_THREADS} earlier evaluations still hang"
+    assert f"{MAX_HUNG_THREADS} calls of the reward still hang" in records[-1].reason
+    assert "raise deadline_s" in report["unfit"]
+
+
+def test_a_worker_is_fit_again_once_its_hung_calls_have_ended():
+    reward_fakes.release.clear()
+    used = worker("Hanging", deadline_s=0.02, batch_size=1)
+    used.judge([group(0, [[13]] * MAX_HUNG_THREADS)])
+    reward_fakes.release.set()
+    for thread in list(used._hung):
+        thread.join()
+    report, _ = used.judge([group(1, [[4]])])
+    assert report == {"images": 1, "evaluations": 1}
 
 
 def test_a_reward_that_quits_is_failed_not_the_end_of_the_process():
@@ -202,12 +219,12 @@ def test_a_retry_does_not_begin_past_the_deadline():
 
 def test_a_reward_is_prepared_where_it_works_once_for_each_instance():
     used = worker("Prepared", deadline_s=0.2, batch_size=1)
-    assert used._reward.prepared == 1
+    assert reward_of(used).prepared == 1
     reward_fakes.release.clear()
     records = used.evaluate([group(0, [[13], [4]])])
     reward_fakes.release.set()
     assert [r.state for r in records] == ["expired", "ready"]
-    assert used._reward.prepared == 1
+    assert reward_of(used).prepared == 1
 
 
 def test_a_reward_that_cannot_be_prepared_ends_its_worker_saying_why():
