@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -78,11 +79,12 @@ class Courier:
         body = json.dumps(parcel.body, separators=(",", ":")).encode()
         timestamp = int(self.clock().timestamp())
         headers = signed_headers(parcel.secret, parcel.delivery_id, timestamp, body)
+        deadline = time.monotonic() + self.timeout_s
         try:
             # Looked up at every attempt: an address that was public yesterday may not be today.
             async with asyncio.timeout(self.timeout_s):
                 target = await resolve(check_url(parcel.url, self.rules), self.rules)
-                response = await post(http, target, body, headers)
+                response = await post(http, target, body, headers, deadline)
         except TimeoutError:
             return Outcome(error=f"no answer within {self.timeout_s:g} s")
         except ForbiddenUrlError as error:

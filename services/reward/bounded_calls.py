@@ -46,6 +46,10 @@ class Reply:
     content: bytes
 
 
+Send = Callable[[float], Awaitable[Reply]]
+"""One attempt; it is told when its time is out, by `time.monotonic`."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long and how often a service is asked for one answer."""
@@ -59,14 +63,15 @@ class Patience:
 
     async def ask(
         self,
-        send: Callable[[], Awaitable[Reply]],
+        send: Send,
         parse: Callable[[bytes], Parsed],
         deadline: float,
         secret: str = "",
     ) -> Parsed:
         """Send and parse the answer; CallError when that fails by `deadline` (monotonic).
 
-        `parse` raises ValueError for an answer that makes no sense. `secret` stays out of reasons.
+        `send` is told when its attempt ends, by the same clock. `parse` raises ValueError for an
+        answer that makes no sense. `secret` stays out of reasons.
         """
         for attempt in range(self.retries + 1):
             try:
@@ -86,16 +91,14 @@ class Patience:
             await asyncio.sleep(pause_s)
         raise CallError(f"{reason} (attempt {self.retries + 1} of {self.retries + 1})")
 
-    async def _attempt(
-        self, send: Callable[[], Awaitable[Reply]], deadline: float, secret: str
-    ) -> bytes:
+    async def _attempt(self, send: Send, deadline: float, secret: str) -> bytes:
         limit_s = min(self.timeout_s, deadline - time.monotonic())
         if limit_s <= 0:
             raise CallError("no time was left to ask")
         try:
             # One limit for the whole exchange: httpx's own restart with every byte that drips in.
             async with asyncio.timeout(limit_s):
-                reply = await send()
+                reply = await send(time.monotonic() + limit_s)
         except TimeoutError as error:
             raise TransientError(f"no answer within {limit_s:.3g} s") from error
         except httpx.HTTPError as error:

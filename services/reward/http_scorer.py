@@ -1,7 +1,7 @@
 """Your own scorer over HTTP: a batch of images a request, a value an image back.
 
-Requests reach only hosts on the config's list, at the address that was checked, over no proxy and
-no redirect; an answer is bounded in time and bytes and held to services/reward/http_wire.py.
+Requests reach only hosts on the config's list, at addresses that were checked, over no proxy and no
+redirect; an answer is bounded in time and bytes and held to services/reward/http_wire.py.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ class HttpScorer:
         async with outbound.outbound_client(None, self._ca_file) as http:
             try:
                 return await self._patience.ask(
-                    lambda: self._send(http, content, form),
+                    lambda ends: self._send(http, content, form, ends),
                     lambda answer: self._answers(answer, count),
                     deadline,
                     self._key,
@@ -103,7 +103,7 @@ class HttpScorer:
             except CallError as error:
                 return [Verdict(None, reason=str(error))] * count
 
-    async def _send(self, http: httpx.AsyncClient, content: bytes, form: str) -> Reply:
+    async def _send(self, http: httpx.AsyncClient, content: bytes, form: str, ends: float) -> Reply:
         headers = {"Content-Type": form, "Accept": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -115,7 +115,7 @@ class HttpScorer:
             raise TransientError(str(error)) from error
         except outbound.ForbiddenUrlError as error:
             raise CallError(f"not sent: {error}") from error
-        response = await outbound.send(http, target, content, headers)
+        response = await outbound.send(http, target, content, headers, ends)
         try:
             return await read_reply(response, self._max_bytes)
         finally:

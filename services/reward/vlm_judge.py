@@ -101,7 +101,7 @@ class VlmJudge:
             async with shared.slots:
                 body = self._body(item, criterion)
                 answer = await self._patience.ask(
-                    lambda: self._endpoint.send(shared.http, body),
+                    lambda _: self._endpoint.send(shared.http, body),
                     lambda content: answer_of(content, criterion.mode, self._questions.scale),
                     shared.deadline,
                     self._endpoint.api_key,

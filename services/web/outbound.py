@@ -1,8 +1,8 @@
 """Requests to addresses that somebody typed in, so that none reaches what only we can reach.
 
 The host must be on the allow-list and is resolved once; every address it has must be public, and
-the connection goes to the address that was checked, whatever the name says later. No redirects, no
-proxies, a limit on time and on what is read. (SSRF; design 4.1.)
+the connection goes to the first of them that takes it, whatever the name says later. No redirects,
+no proxies, a limit on time and on what is read. (SSRF; design 4.1.)
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -53,15 +54,15 @@ class OutboundRules:
 
 @dataclass(frozen=True)
 class Target:
-    """A checked URL and the one address to connect to."""
+    """A checked URL and the addresses to connect to, in the resolver's order."""
 
     url: httpx.URL
-    address: Address
+    addresses: tuple[Address, ...]
 
     @property
-    def connect_url(self) -> httpx.URL:
-        """The URL with the address in the name's place."""
-        return self.url.copy_with(host=str(self.address))
+    def connect_urls(self) -> list[httpx.URL]:
+        """The URL with each address in the name's place."""
+        return [self.url.copy_with(host=str(address)) for address in self.addresses]
 
 
 def check_url(text: str, rules: OutboundRules) -> httpx.URL:
@@ -96,12 +97,12 @@ async def resolve(url: httpx.URL, rules: OutboundRules, look_up: Lookup = look_u
         found = await look_up(url.host, _port(url))
     except (OSError, UnicodeError) as error:
         raise UnresolvedHostError(f"host {url.host!r} has no address ({error})") from error
-    addresses = [ipaddress.ip_address(text) for text in found]
+    addresses = tuple(dict.fromkeys(ipaddress.ip_address(text) for text in found))
     if not addresses:
         raise UnresolvedHostError(f"host {url.host!r} has no address")
     for address in addresses:
         _check_public(url.host, address, rules)
-    return Target(url, addresses[0])
+    return Target(url, addresses)
 
 
 def is_public(address: Address) -> bool:
@@ -117,27 +118,49 @@ def is_public(address: Address) -> bool:
 
 
 async def send(
-    http: httpx.AsyncClient, target: Target, content: bytes, headers: dict[str, str]
+    http: httpx.AsyncClient,
+    target: Target,
+    content: bytes,
+    headers: dict[str, str],
+    deadline: float,
 ) -> httpx.Response:
-    """Post to the checked address under the URL's own name; the answer's body is still to be read.
+    """Post to the first checked address that takes a connection, under the URL's own name.
 
-    The time limit and closing the answer are the caller's.
+    Each may take an even share of the time until `deadline` (monotonic), the last one all of it.
+    Only connecting is tried again, so nothing is sent twice. The time limit itself is the caller's,
+    and so are reading and closing the answer.
     """
-    request = http.build_request(
-        "POST",
-        target.connect_url,
-        content=content,
-        headers={**headers, "Host": target.url.netloc.decode(), "Accept-Encoding": "identity"},
-        extensions={"sni_hostname": target.url.host},
-    )
-    return await http.send(request, stream=True, follow_redirects=False)
+    host = target.url.netloc.decode()
+    named = {**headers, "Host": host, "Accept-Encoding": "identity"}
+    faults: list[str] = []
+    for place, url in enumerate(target.connect_urls):
+        others = len(target.addresses) - place - 1
+        share_s = max(deadline - time.monotonic(), 0.0) / (others + 1)
+        patience = {**http.timeout.as_dict(), **({"connect": share_s} if others else {})}
+        request = http.build_request(
+            "POST",
+            url,
+            content=content,
+            headers=named,
+            timeout=httpx.Timeout(**patience),
+            extensions={"sni_hostname": target.url.host},
+        )
+        try:
+            return await http.send(request, stream=True, follow_redirects=False)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            faults.append(f"{url.host}: {str(error) or f'no connection within {share_s:.3g} s'}")
+    raise httpx.ConnectError("; ".join(faults))
 
 
 async def post(
-    http: httpx.AsyncClient, target: Target, content: bytes, headers: dict[str, str]
+    http: httpx.AsyncClient,
+    target: Target,
+    content: bytes,
+    headers: dict[str, str],
+    deadline: float,
 ) -> httpx.Response:
-    """Post and read some of the answer; the time limit is the caller's."""
-    response = await send(http, target, content, headers)
+    """As `send`, and read some of the answer."""
+    response = await send(http, target, content, headers, deadline)
     try:
         await _read_some(response)
     finally:

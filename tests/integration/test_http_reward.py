@@ -6,8 +6,10 @@ import json
 import re
 import socket
 import ssl
+import sys
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -290,6 +292,40 @@ def test_the_connection_goes_to_the_address_that_was_checked_under_the_names_hos
     assert [answer.value for answer in reward.evaluate(units_of(group())[0])] == [1, 2, 3]
     assert reward.looks == 1, "the name was looked up again after the check"
     assert scorer.requests[0][1]["host"] == f"scorer.test:{scorer.server_port}"
+
+
+@contextmanager
+def swallowing(port: int):
+    """127.0.0.2 answers no more connections: its queue is full and nobody takes from it."""
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.2", port))
+        deaf.listen(0)
+        for _ in range(3):
+            caller = waiting.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(("127.0.0.2", port))
+        yield
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs more than one loopback address")
+def test_an_address_that_refuses_or_swallows_connections_leaves_time_for_the_next(scorer):
+    port = scorer.server_port
+    refused = resolving(port, ["127.0.0.3", "127.0.0.1"])
+    assert refused.evaluate(units_of(group())[0])[0].value == 1
+    with swallowing(port):
+        swallowed = resolving(port, ["127.0.0.2", "127.0.0.1"], timeout_s=1, retries=0)
+        assert swallowed.evaluate(units_of(group())[0])[0].value == 1
+        nowhere = resolving(port, ["127.0.0.2", "127.0.0.3"], timeout_s=1, retries=0)
+        answer = nowhere.evaluate(units_of(group())[0])[0]
+    assert re.match("ConnectError: 127.0.0.2: no connection .*; 127.0.0.3: ", answer.reason)
+    assert len(scorer.requests) == 2
+
+
+def test_an_answer_that_breaks_off_is_no_reason_to_ask_the_next_address(scorer):
+    scorer.script = [closing]
+    reward = resolving(scorer.server_port, ["127.0.0.1", "127.0.0.3"], retries=0)
+    assert "RemoteProtocolError" in reward.evaluate(units_of(group())[0])[0].reason
+    assert len(scorer.requests) == 1
 
 
 @pytest.mark.parametrize(

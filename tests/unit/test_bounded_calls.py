@@ -18,7 +18,7 @@ KEY = 'sk-"very"/secret\\key<1>'
 def ask(status: int, content: bytes, parse=bytes.decode, secret: str = KEY):
     """The answer to one call that comes back like this."""
 
-    async def send() -> Reply:
+    async def send(ends: float) -> Reply:
         return Reply(status, httpx.Headers(), content)
 
     patience = Patience(timeout_s=5, retries=0, backoff_s=1)
