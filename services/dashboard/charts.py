@@ -1,13 +1,10 @@
 """Curves and bars as options of ECharts. Where a run was silent a curve has a gap."""
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from services.run_store.news import SILENT_S
-from services.runs_api.metric_table import Series
+from services.runs_api.metric_table import Series, Stack
 
 # Told apart in both themes and by the colour-blind (Okabe and Ito's, darkened where too pale).
 COLOURS = (
@@ -22,7 +19,6 @@ COLOURS = (
     "#8a4b2a",
 )
 AXIS = "#7a8290"
-GAP_TIMES = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,18 +28,16 @@ class Curve:
     name: str
     series: Series
     spread: Series | None = None
-    """Drawn as a band of one standard deviation to each side."""
+    """Drawn as a band of one standard deviation to each side; it has the very same iterations."""
     is_dashed: bool = False
 
 
-def with_gaps(series: Series) -> list[list[float | None]]:
-    """[iteration, value] points, with a missing one where the run told nothing for far longer than
-    its iterations take."""
-    gaps = [after - before for before, after in pairwise(series.times)]
-    limit = max(SILENT_S, GAP_TIMES * statistics.median(gaps)) if gaps else SILENT_S
+def with_gaps(series: Series, values: Sequence[float | None]) -> list[list[float | None]]:
+    """[iteration, value] points, with a missing one where the run was silent."""
     points: list[list[float | None]] = []
-    for index, (step, value) in enumerate(zip(series.steps, series.values, strict=True)):
-        if index and gaps[index - 1] > limit:
+    silences = set(series.silences)
+    for index, (step, value) in enumerate(zip(series.steps, values, strict=True)):
+        if index in silences:
             points.append([(series.steps[index - 1] + step) / 2, None])
         points.append([step, value])
     return points
@@ -62,7 +56,7 @@ def lines(curves: Sequence[Curve], top: float | None = None) -> dict[str, Any] |
             {
                 "name": curve.name,
                 "type": "line",
-                "data": with_gaps(curve.series),
+                "data": with_gaps(curve.series, curve.series.values),
                 "connectNulls": False,
                 "showSymbol": len(curve.series.steps) < 40,
                 "symbolSize": 5,
@@ -73,40 +67,33 @@ def lines(curves: Sequence[Curve], top: float | None = None) -> dict[str, Any] |
     return _frame([curve.name for curve in curves], "value", top) | {"series": series}
 
 
-def stacks(parts: Mapping[str, Series]) -> dict[str, Any] | None:
-    """Bars over iterations, one part on the other; None without one."""
-    if not parts:
+def stacks(stack: Stack) -> dict[str, Any] | None:
+    """Bars over stretches of iterations, one part on the other; None without one."""
+    if not stack.parts:
         return None
-    steps = sorted({step for part in parts.values() for step in part.steps})
-    series = []
-    for number, (name, part) in enumerate(parts.items()):
-        told = dict(zip(part.steps, part.values, strict=True))
-        bars = {
+    series = [
+        {
             "name": name,
             "type": "bar",
             "stack": "all",
-            "data": [told.get(step) for step in steps],
+            "data": means,
             "itemStyle": {"color": COLOURS[number % len(COLOURS)]},
             "barCategoryGap": "10%",
         }
-        series.append(bars)
-    frame = _frame(list(parts), "category", None)
-    frame["xAxis"]["data"] = steps
+        for number, (name, means) in enumerate(stack.parts.items())
+    ]
+    frame = _frame(list(stack.parts), "category", None)
+    frame["xAxis"]["data"] = [
+        str(first) if first == last else f"{first}-{last}" for first, last in stack.spans
+    ]
     frame["yAxis"]["scale"] = False
     return frame | {"series": series}
 
 
 def _band(mean: Series, spread: Series, colour: str, stack: str) -> list[dict[str, Any]]:
-    known = dict(zip(spread.steps, spread.values, strict=True))
-    low, width = [], []
-    for step, value in zip(mean.steps, mean.values, strict=True):
-        std = known.get(step)
-        if value is None or std is None:
-            low.append([step, None])
-            width.append([step, None])
-        else:
-            low.append([step, value - std])
-            width.append([step, 2 * std])
+    pairs = list(zip(mean.values, spread.values, strict=True))
+    low = [None if m is None or std is None else m - std for m, std in pairs]
+    width = [None if m is None or std is None else 2 * std for m, std in pairs]
     quiet = {
         "type": "line",
         "stack": stack,
@@ -117,7 +104,10 @@ def _band(mean: Series, spread: Series, colour: str, stack: str) -> list[dict[st
         "tooltip": {"show": False},
     }
     filled = {"areaStyle": {"color": colour, "opacity": 0.14}}
-    return [{**quiet, "data": low}, {**quiet, **filled, "data": width}]
+    return [
+        {**quiet, "data": with_gaps(mean, low)},
+        {**quiet, **filled, "data": with_gaps(mean, width)},
+    ]
 
 
 def _frame(names: list[str], kind: str, top: float | None) -> dict[str, Any]:

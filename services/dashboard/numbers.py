@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from services.dashboard.charts import Curve
 from services.dashboard.panels import Stamp
 from services.runs_api.library import OpenRun
-from services.runs_api.metric_table import MetricTable, Series
+from services.runs_api.metric_table import MetricTable, Stack
 
 MAX_POINTS = 600
+MAX_COLUMNS = 200
 
 
 def reward_names(table: MetricTable) -> list[str]:
@@ -15,6 +16,14 @@ def reward_names(table: MetricTable) -> list[str]:
     ends = "/mean"
     names = (name for name in table.names if name.startswith("reward/") and name.endswith(ends))
     return [name.removeprefix("reward/").removesuffix(ends) for name in names]
+
+
+def reward_band(table: MetricTable, name: str) -> Curve:
+    """A reward of the rollouts, and one standard deviation around it."""
+    numbers = [f"reward/{name}/mean", f"reward/{name}/std"]
+    known = [number for number in numbers if number in table.names]
+    mean, *spread = table.together(known, max_points=MAX_POINTS)
+    return Curve(name, mean, spread[0] if spread else None)
 
 
 def evaluation_names(table: MetricTable) -> list[str]:
@@ -40,14 +49,27 @@ def curves(table: MetricTable, names: Iterable[str], drop: str = "") -> list[Cur
     return [curve(table, name, name.removeprefix(drop)) for name in wanted if name in known]
 
 
-def phases(table: MetricTable) -> dict[str, Series]:
-    """Seconds by phase: each by its name, none that is part of another, not the whole."""
+def phases(table: MetricTable) -> Stack:
+    """Seconds of an iteration by phase, over the whole run."""
+    stack = table.stack(_phase_names(table), MAX_COLUMNS)
+    return Stack(stack.spans, {_phase(name): means for name, means in stack.parts.items()})
+
+
+def newest_phases(table: MetricTable, num_iterations: int) -> dict[str, float]:
+    """Seconds by phase over the newest iterations."""
+    first = table.steps[-1] - num_iterations + 1 if len(table) else None
+    told = {_phase(name): table.series(name, first).values for name in _phase_names(table)}
+    return {name: sum(value or 0.0 for value in values) for name, values in told.items()}
+
+
+def _phase_names(table: MetricTable) -> list[str]:
+    """None that is part of another, and not the whole."""
     names = [name for name in table.names if name.startswith("seconds/") and name.count("/") == 1]
-    return {
-        name.removeprefix("seconds/"): table.series(name, max_points=200)
-        for name in names
-        if name != "seconds/iteration"
-    }
+    return [name for name in names if name != "seconds/iteration"]
+
+
+def _phase(name: str) -> str:
+    return name.removeprefix("seconds/")
 
 
 def newest(table: MetricTable, run: OpenRun) -> Stamp:

@@ -6,6 +6,12 @@ from collections.abc import Sequence
 MIN_POINTS = 8
 
 
+def stretches(num: int, max_stretches: int) -> list[range]:
+    """0 to `num` cut into at most so many parts that differ in length by one at most."""
+    count = min(num, max_stretches)
+    return [range(part * num // count, (part + 1) * num // count) for part in range(count)]
+
+
 def keep(values: Sequence[float], max_points: int) -> list[int]:
     """Indices, in order, of at most `max_points` values: the first, the last, and of each of equal
     stretches the lowest, the highest and one that is missing (NaN), so that a gap stays a gap."""
@@ -15,12 +21,9 @@ def keep(values: Sequence[float], max_points: int) -> list[int]:
     if num <= max_points:
         return list(range(num))
     has_gaps = any(math.isnan(value) for value in values)
-    num_stretches = (max_points - 2) // (3 if has_gaps else 2)
     kept = {0, num - 1}
-    for stretch in range(num_stretches):
-        first = 1 + stretch * (num - 2) // num_stretches
-        last = 1 + (stretch + 1) * (num - 2) // num_stretches
-        kept |= _extremes(values, range(first, last))
+    for inner in stretches(num - 2, (max_points - 2) // (3 if has_gaps else 2)):
+        kept |= _extremes(values, range(inner.start + 1, inner.stop + 1))
     return sorted(kept)
 
 

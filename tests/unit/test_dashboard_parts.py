@@ -4,64 +4,159 @@ import asyncio
 
 import pytest
 
-from services.dashboard.charts import Curve, lines, stacks, with_gaps
+from services.dashboard.charts import Curve, lines, stacks
 from services.dashboard.frame import Shell, Visit, ago
-from services.dashboard.numbers import size
+from services.dashboard.numbers import newest_phases, phases, reward_band, size
 from services.dashboard.pages.gallery import read_query
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
 from services.runs_api.library import Library
-from services.runs_api.metric_table import Series
+from services.runs_api.metric_table import Series, Stack
 from services.web.auth import Credentials
 from tests.labels.people import SettableClock
 from tests.runs_api.people import Keys
+from tests.unit.test_run_curves import line, table_of
 
 pytestmark = pytest.mark.unit
 
 
-def series(*values, times=None, steps=None):
-    steps = list(steps or range(1, len(values) + 1))
-    times = list(times or (10.0 * step for step in steps))
-    return Series("x", steps, times, steps, list(values), len(values))
+def series(*values):
+    steps = list(range(1, len(values) + 1))
+    return Series("x", steps, [10.0 * step for step in steps], steps, list(values), len(steps), [])
+
+
+def told(*lines):
+    """A table of lines that are (time, numbers); the numbers' `__` is `/`."""
+    return table_of(
+        *(line(step, **numbers) | {"time": time} for step, (time, numbers) in enumerate(lines, 1))
+    )
+
+
+def curves(*curves):
+    """The series of a chart with these curves."""
+    chart = lines(curves)
+    assert chart is not None
+    return chart["series"]
+
+
+def bars(table):
+    """The chart of its phases."""
+    chart = stacks(phases(table))
+    assert chart is not None
+    return chart
 
 
 def test_a_silence_is_a_gap_and_never_a_flat_line():
-    silent = series(1.0, 2.0, 3.0, 4.0, times=[0.0, 10.0, 20.0, 500.0])
-    assert with_gaps(silent) == [[1, 1.0], [2, 2.0], [3, 3.0], [3.5, None], [4, 4.0]]
+    table = told(*((time, {"x": time}) for time in (0.0, 10.0, 20.0, 500.0)))
+    (curve,) = curves(Curve("x", table.series("x")))
+    assert curve["data"] == [[1, 0.0], [2, 10.0], [3, 20.0], [3.5, None], [4, 500.0]]
 
 
-def test_slow_iterations_are_no_silence():
-    assert with_gaps(series(1.0, 2.0, 3.0, times=[0.0, 100.0, 250.0])) == [
-        [1, 1.0],
-        [2, 2.0],
-        [3, 3.0],
+def test_slow_iterations_and_missing_numbers_are_no_silence():
+    table = told((0.0, {"x": 1.0}), (100.0, {"x": None}), (250.0, {"x": 3.0}))
+    (curve,) = curves(Curve("x", table.series("x")))
+    assert curve["data"] == [[1, 1.0], [2, None], [3, 3.0]]
+
+
+def test_a_band_lies_around_the_mean_is_missing_where_either_is_and_breaks_with_it():
+    numbers = [(0.5, 0.1), (None, 0.1), (0.7, None), (1.0, 0.25)]
+    times = (0.0, 9.0, 18.0, 400.0)
+    table = told(
+        *(
+            (time, {"reward__r__mean": mean, "reward__r__std": std})
+            for time, (mean, std) in zip(times, numbers, strict=True)
+        )
+    )
+    low, width, mean = curves(reward_band(table, "r"))
+    assert low["data"] == [[1, 0.4], [2, None], [3, None], [3.5, None], [4, 0.75]]
+    assert width["data"] == [[1, 0.2], [2, None], [3, None], [3.5, None], [4, 0.5]]
+    assert mean["data"] == [[1, 0.5], [2, None], [3, 0.7], [3.5, None], [4, 1.0]]
+
+
+def long_run(num):
+    """Phases whose peaks are at different iterations, and a reward whose band has its own."""
+    return told(
+        *(
+            (
+                10.0 * step,
+                {
+                    "seconds__sync": 1.0 + 5.0 * (step % 7 == 0),
+                    "seconds__train": 2.0 + 9.0 * (step % 11 == 0),
+                    "seconds__iteration": 12.0,
+                    "seconds__reward__ocr": 1.0,
+                    "reward__r__mean": step % 13 / 13,
+                    "reward__r__std": step % 5 / 5,
+                },
+            )
+            for step in range(1, num + 1)
+        )
+    )
+
+
+def test_the_parts_of_a_long_runs_bars_are_means_of_the_same_iterations():
+    table = long_run(5000)
+    chart = bars(table)
+    assert [part["name"] for part in chart["series"]] == ["sync", "train"]
+    columns = list(zip(*(part["data"] for part in chart["series"]), strict=True))
+    assert len(columns) == len(chart["xAxis"]["data"]) == 200
+    assert chart["xAxis"]["data"][1] == "26-50"
+    steps = range(26, 51)
+    means = [
+        sum(1.0 + 5.0 * (step % 7 == 0) for step in steps) / 25,
+        sum(2.0 + 9.0 * (step % 11 == 0) for step in steps) / 25,
     ]
-    assert with_gaps(series(1.0, None)) == [[1, 1.0], [2, None]]
+    assert columns[1] == pytest.approx(means)
 
 
-def test_a_band_lies_around_the_mean_and_is_missing_where_either_is():
-    chart = lines([Curve("r", series(0.5, None, 1.0), series(0.1, 0.1, steps=[1, 2]))])
-    low, width, mean = chart["series"]
-    assert low["data"] == [[1, 0.4], [2, None], [3, None]]
-    assert width["data"] == [[1, 0.2], [2, None], [3, None]]
-    assert mean["data"][0] == [1, 0.5]
+def test_a_part_that_some_iterations_lack_took_no_time_in_them():
+    table = told(
+        (1.0, {"seconds__a": 1.0}),
+        (2.0, {"seconds__a": 3.0, "seconds__b": 8.0}),
+        (3.0, {"seconds__a": None}),
+        (4.0, {"seconds__b": 5.0}),
+    )
+    assert table.stack(["seconds/a", "seconds/b"], 2) == Stack(
+        [(1, 2), (3, 4)], {"seconds/a": [2.0, None], "seconds/b": [4.0, 2.5]}
+    )
+    assert bars(table)["xAxis"]["data"] == ["1", "2", "3", "4"]
+    assert stacks(phases(told((1.0, {"x": 1.0})))) is None
 
 
-def test_bars_of_parts_that_some_iterations_lack_stand_at_their_own():
-    chart = stacks({"a": series(1.0, 2.0), "b": series(5.0, steps=[2])})
-    assert chart["xAxis"]["data"] == [1, 2]
-    assert [each["data"] for each in chart["series"]] == [[1.0, 2.0], [None, 5.0]]
-    assert stacks({}) is None
+def test_who_waits_on_whom_is_of_the_newest_iterations_however_long_the_run():
+    steps = range(4981, 5001)
+    spent = newest_phases(long_run(5000), 20)
+    assert spent == {
+        "sync": sum(1.0 + 5.0 * (step % 7 == 0) for step in steps),
+        "train": sum(2.0 + 9.0 * (step % 11 == 0) for step in steps),
+    }
+    assert newest_phases(told(), 20) == {}
+
+
+def test_a_long_runs_band_is_of_the_iterations_that_its_curve_shows():
+    curve = reward_band(long_run(5000), "r")
+    assert curve.spread is not None
+    assert len(curve.series.steps) <= 600
+    assert curve.spread.steps == curve.series.steps
+    assert curve.spread.values == [step % 5 / 5 for step in curve.series.steps]
+
+
+def test_a_long_curve_has_its_silence_and_no_other_gap():
+    times = (10.0 * step + (1000.0 if step > 3000 else 0.0) for step in range(1, 5001))
+    table = told(*((time, {"x": time}) for time in times))
+    (curve,) = curves(Curve("x", table.series("x", max_points=600)))
+    (gap,) = (number for number, (_, value) in enumerate(curve["data"]) if value is None)
+    before, after = curve["data"][gap - 1][0], curve["data"][gap + 1][0]
+    assert before <= 3000 < after
+    assert after - before < 40
 
 
 def test_no_label_of_a_chart_is_markup():
-    assert lines([Curve("<b>", series(1.0))])["tooltip"]["renderMode"] == "richText"
+    assert (lines([Curve("<b>", series(1.0))]) or {})["tooltip"]["renderMode"] == "richText"
 
 
 def test_a_chart_is_told_in_words():
-    assert describe("Reward", lines([Curve("geneval", series(0.5, 0.75))])) == (
-        "Reward. Newest: geneval 0.75."
-    )
+    chart = lines([Curve("geneval", series(0.5, 0.75))]) or {}
+    assert describe("Reward", chart) == "Reward. Newest: geneval 0.75."
 
 
 def test_a_stamp_says_when_and_of_what():

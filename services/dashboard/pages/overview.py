@@ -7,12 +7,12 @@ from services.dashboard.charts import Curve, lines
 from services.dashboard.elements import chip, empty, link, tag, tile
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.numbers import (
-    MAX_POINTS,
     curves,
     evaluation_names,
     newest,
+    newest_phases,
     percent,
-    phases,
+    reward_band,
     reward_names,
     short,
 )
@@ -58,25 +58,13 @@ def load(run: OpenRun) -> Model:
     facts = run.facts()
     with run.numbers() as table:
         points = {name: table.latest(name) for name in TILES}
-        rewards = [
-            Curve(
-                name,
-                table.series(f"reward/{name}/mean", max_points=MAX_POINTS),
-                table.series(f"reward/{name}/std", max_points=MAX_POINTS)
-                if f"reward/{name}/std" in table.names
-                else None,
-            )
-            for name in reward_names(table)
-        ]
+        rewards = [reward_band(table, name) for name in reward_names(table)]
         held_out = curves(
             table,
             [f"evaluation/student/{name}" for name in evaluation_names(table)],
             "evaluation/student/",
         )
-        spent = {
-            name: sum(value or 0.0 for value in series.values[-WINDOW:])
-            for name, series in phases(table).items()
-        }
+        spent = newest_phases(table, WINDOW)
         stamp = newest(table, run)
         recent = list(table.times[-WINDOW:])
     left = (facts.get("iterations") or 0) - (facts.get("iteration") or 0)

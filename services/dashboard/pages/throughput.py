@@ -7,7 +7,7 @@ from services.dashboard.frame import Visit
 from services.dashboard.numbers import curves, newest, phases
 from services.dashboard.panels import Board, Stamp
 from services.runs_api.library import OpenRun
-from services.runs_api.metric_table import Series
+from services.runs_api.metric_table import Stack
 
 CHARTS = {
     "Seconds an iteration": ("seconds/iteration",),
@@ -32,7 +32,7 @@ class Model:
     """What the page shows."""
 
     stamp: Stamp
-    phases: dict[str, Series]
+    phases: Stack
     charts: dict[str, list[Curve]]
 
 
@@ -52,8 +52,9 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             "Seconds by phase",
             lambda model: stacks(model.phases),
             wide=True,
-            note="In an async run phases run side by side, so a column may be longer than its "
-            "iteration; the longest part is who the others wait on.",
+            note="A column of several iterations is their mean. In an async run phases run side by "
+            "side, so it may be longer than its iteration; the longest part is who the others wait "
+            "on.",
         )
         for title in CHARTS:
             board.chart(title, lambda model, title=title: lines(model.charts[title]))
