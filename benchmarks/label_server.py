@@ -37,31 +37,41 @@ SEEDED_AT_ONCE = 2000
 
 
 class LabelServer:
-    """The service with its data in `folder`, without limits of rate."""
+    """The service with its data in `folder`, without limits of rate; `settings` are over that."""
 
-    def __init__(self, folder: Path, database_url: str | None = None) -> None:
+    def __init__(self, folder: Path, database_url: str | None = None, **settings: Any) -> None:
         self.database_url = database_url or f"sqlite:///{folder / 'labels.db'}"
-        settings = {**NO_LIMITS, "database_url": self.database_url}
+        settings = {**NO_LIMITS, "database_url": self.database_url, **settings}
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
         self.app = self.keys("service", scopes=("labels:on_behalf",))[0]
         self.admin = self.keys("admin")[0]
         self.log = folder / "log"
-        options = ["--settings", "settings.yaml", "--data", ".", "--port", "0"]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.cli", "serve", *options],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-                stdout=log,
-                stderr=log,
-            )
-        self.port = self._await()
+        self.port = 0
+        self.start()
 
     def __enter__(self) -> "LabelServer":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._process.terminate()
+        self._process.wait(30)
+
+    def start(self) -> None:
+        """On a free port; once more, on the one that it had."""
+        options = ["--settings", "settings.yaml", "--data", ".", "--port", str(self.port)]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.cli", "serve", *options],
+                cwd=self.log.parent,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                stdout=log,
+                stderr=log,
+            )
+        self.port = self._await()
+
+    def kill(self) -> None:
+        """At once, whatever it is doing."""
+        self._process.kill()
         self._process.wait(30)
 
     @property

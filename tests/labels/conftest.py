@@ -14,6 +14,7 @@ from services.labels.store.database import Database
 from services.web.keys import ROLES
 from tests.labels.people import BASE_URL, SettableClock, make_key
 from tests.labels.postgresql import create_database, empty_database, find_binaries, run_server
+from tests.labels.webhook_receiver import Receiver
 from tests.serving import served
 
 
@@ -109,3 +110,11 @@ def live_server(app: FastAPI) -> Iterator[str]:
     """`app` behind a real uvicorn, in a thread: its address, without a / at the end."""
     with served(app) as url:
         yield url
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A server that webhooks may point at."""
+    server = Receiver()
+    yield server
+    server.close()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-ROUNDS = 4
+ROUNDS = 2
 
 
 def test_every_acknowledged_row_survives_kill_9(database_url: str):
