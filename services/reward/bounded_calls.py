@@ -8,11 +8,14 @@ server's `Retry-After`.
 import asyncio
 import email.utils
 import re
+import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -23,6 +26,7 @@ MIN_SECRET = 8
 """Letters from which a key is hidden in good answers too: a shorter one may be a word of theirs."""
 
 Parsed = TypeVar("Parsed")
+Result = TypeVar("Result")
 
 
 class CallError(RuntimeError):
@@ -114,6 +118,29 @@ class Patience:
         if reply.status in RETRIED:
             raise TransientError(reason, retry_after_s(reply.headers.get("retry-after", "")))
         raise CallError(reason)
+
+
+def run_calls(calls: Coroutine[Any, Any, Result]) -> Result:
+    """As asyncio.run, which would wait at its end for name look-ups that nobody awaits any more."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        return runner.run(calls)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Looks names up on threads that are left behind when their time is out."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **hints: int) -> Any:
+        found: Future[Any] = Future()
+        found.set_running_or_notify_cancel()  # from here on a cancelled wait leaves it alone
+
+        def look_up() -> None:
+            try:
+                found.set_result(socket.getaddrinfo(host, port, **hints))
+            except Exception as error:  # whatever it is, it is for who waits
+                found.set_exception(error)
+
+        threading.Thread(target=look_up, daemon=True).start()
+        return await asyncio.wrap_future(found)
 
 
 async def read_reply(response: httpx.Response, max_bytes: int) -> Reply:

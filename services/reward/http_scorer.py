@@ -4,7 +4,6 @@ Requests reach only hosts on the config's list, at addresses that were checked, 
 redirect; an answer is bounded in time and bytes and held to services/reward/http_wire.py.
 """
 
-import asyncio
 import hashlib
 import json
 import ssl
@@ -23,6 +22,7 @@ from services.reward.bounded_calls import (
     Reply,
     TransientError,
     read_reply,
+    run_calls,
 )
 from services.reward.chat_client import png_bytes
 from services.reward.contract import Answer, RewardInput, Verdict
@@ -77,7 +77,7 @@ class HttpScorer:
     ) -> list[Answer] | list[list[Answer]]:
         """The scorer's value of every image; without a usable answer none has one."""
         units = [item if isinstance(item, list) else [item] for item in batch]
-        answers = asyncio.run(self._score(units))
+        answers = run_calls(self._score(units))
         if not self._groupwise:
             return answers
         ends = list(accumulate(map(len, units)))

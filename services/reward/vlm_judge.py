@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from services.reward.bounded_calls import CallError, Patience
+from services.reward.bounded_calls import CallError, Patience, run_calls
 from services.reward.chat_answers import answer_of, instructions, request_fields
 from services.reward.chat_client import ChatEndpoint, chat_url, user_message
 from services.reward.contract import Answer, RewardInput, Verdict
@@ -74,7 +74,7 @@ class VlmJudge:
 
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """The judge's verdict on every image; an image it did not judge has no value."""
-        return asyncio.run(self._evaluate(batch))
+        return run_calls(self._evaluate(batch))
 
     async def _evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         deadline = time.monotonic() + self.budget_s

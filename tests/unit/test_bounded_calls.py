@@ -1,14 +1,21 @@
-"""What a service says is told without the key that it was asked with."""
+"""What a service says is told without the key; a name that is not found ends in time."""
 
 import asyncio
 import json
+import socket
+import threading
 import time
 
 import httpx
+import numpy as np
 import pytest
 
 from services.reward.bounded_calls import MAX_EXCERPT, CallError, Patience, Reply
+from services.reward.contract import RewardInput
+from services.reward.http_scorer import HttpScorer
 from services.reward.option_checks import api_key
+from services.reward.vlm_judge import VlmJudge
+from tdm_core.types import Prompt
 
 pytestmark = pytest.mark.unit
 
@@ -81,3 +88,36 @@ def test_a_key_that_no_header_carries_is_refused_and_not_shown(monkeypatch, key)
 def test_a_key_of_visible_ascii_is_read_without_the_blanks_around_it(monkeypatch):
     monkeypatch.setenv("OUR_KEY", f" {KEY}\n")
     assert api_key("OUR_KEY") == KEY
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """The system's resolver, that answers nobody until the test is over."""
+    asked, over = [], threading.Event()
+
+    def hang(host, *_, **hints):
+        asked.append(host)
+        over.wait(30)
+        raise socket.gaierror("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    yield asked
+    over.set()
+
+
+HOST = "slow-names.test"
+NAMED = {
+    "http": HttpScorer(f"https://{HOST}/", [HOST], timeout_s=0.2, budget_s=0.5, backoff_s=0.01),
+    "vlm_judge": VlmJudge(f"https://{HOST}/v1", "m", timeout_s=0.2, budget_s=0.5, backoff_s=0.01),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_a_name_look_up_that_hangs_ends_with_the_budget(resolver, kind):
+    image = RewardInput(np.zeros((4, 4, 3), np.uint8), Prompt("p:1", "a dog"), 0, 0, 0)
+    started = time.monotonic()
+    (verdict,) = NAMED[kind].evaluate([image])
+    assert time.monotonic() - started < 5
+    assert verdict.value is None
+    assert verdict.reason.startswith("no answer within")
+    assert len(resolver) >= 2, "it was not asked again"
