@@ -10,7 +10,7 @@ from nicegui import ui
 
 from services.dashboard import sign_in
 from services.dashboard.frame import PAGES, Draw, Shell, Visit, outline, register_page
-from services.dashboard.gate import Gate
+from services.dashboard.gate import SOCKET, Gate
 from services.dashboard.pages import (
     alerts,
     checkpoints,
@@ -53,7 +53,7 @@ def create_app(found: Settings, keys: KeyRing, clock: Clock = utc_now) -> FastAP
     """The app; `state.sessions` makes the link that opens it once."""
     sessions = Sessions(keys, clock)
     inside = ((Gate, {"sessions": sessions, "allowed_origins": found.allowed_origins}),)
-    app = runs_api.create_app(found, sessions, clock, COOKIE, OPEN_ROUTES, inside)
+    app = runs_api.create_app(found, sessions, clock, COOKIE, OPEN_ROUTES, inside, (SOCKET,))
     app.state.sessions = sessions
     app.state.limiter = RateLimiter({"login": LOGIN_RATE}, clock)
     app.include_router(sign_in.router, prefix=runs_api.API)

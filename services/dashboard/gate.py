@@ -8,12 +8,14 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dashboard.sessions import COOKIE, ROLES, Sessions
-from services.web.auth import Principal, credentials_of, own_origin
+from services.web.auth import SAFE_METHODS, Principal, credentials_of, own_origin
 from services.web.problems import Problem
 
 OPEN = ("/login", "/assets/", "/_nicegui/", "/healthz", "/readyz", "/metrics")
 """What strangers get: the way in, files of the package, and what watches the process."""
-SOCKET = "/_nicegui_ws"
+SOCKET = "/_nicegui_ws/"
+"""Of the websocket, and of the requests that stand in for it where a proxy lets none through: their
+bodies are socket.io's own text."""
 # NiceGUI's pages carry their elements in inline scripts, and Vue compiles its slots in the browser.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -58,9 +60,12 @@ class Gate:
             raise
 
     def _is_ours(self, scope: Scope) -> bool:
-        """A page from elsewhere may open a socket to us, and browsers send our cookie along."""
+        """A page from elsewhere may open a socket to us, and browsers send our cookie along. They
+        name its origin with everything but a plain GET, whose answer that page cannot read."""
         origin = Headers(scope=scope).get("origin")
-        return origin in (None, own_origin(scope), *self.allowed_origins)
+        if origin is None:
+            return scope.get("method") in SAFE_METHODS
+        return origin in (own_origin(scope), *self.allowed_origins)
 
 
 def _as_http(scope: Scope) -> Scope:

@@ -44,11 +44,12 @@ def create_app(
     cookie: str = "",
     open_routes: frozenset[tuple[str, str]] = OPEN_ROUTES,
     inside: Sequence[tuple[type, Mapping[str, Any]]] = (),
+    raw_prefixes: tuple[str, ...] = (),
 ) -> FastAPI:
     """The app over a folder of runs. `keys` knows who may ask; `cookie` names the one that a
     browser's session is in, none if empty; `inside` are middlewares with their arguments, nearest
-    to the routes. Routes find `library`, `settings`, `streams` and
-    `still_allowed` in `app.state`."""
+    to the routes; bodies under `raw_prefixes` need not be JSON. Routes find `library`, `settings`,
+    `streams` and `still_allowed` in `app.state`."""
     app = FastAPI(
         title="TDM-R1 runs",
         version="1",
@@ -78,7 +79,7 @@ def create_app(
         Doorkeeper,
         allowed_hosts=settings.allowed_hosts,
         body_limit=lambda path: settings.max_body_bytes,
-        raw_prefixes=(),
+        raw_prefixes=raw_prefixes,
     )
     app.add_middleware(Envelope, clock=clock, prefix=API, observe=observe_request)
     for router in API_ROUTERS:

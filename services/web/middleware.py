@@ -120,12 +120,16 @@ class Doorkeeper:
         body_limit: BodyLimit,
         raw_prefixes: tuple[str, ...],
     ) -> None:
+        """Under `raw_prefixes` bodies are no JSON; who sends them is the routes' to check."""
         self.app = app
         self.allowed_hosts = allowed_hosts
         self.body_limit = body_limit
         self.raw_prefixes = raw_prefixes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -135,6 +139,15 @@ class Doorkeeper:
         limit = self.body_limit(scope["path"])
         self._check_body(scope["path"], headers, limit)
         await self.app(scope, _counted(receive, limit), send)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check_host(Headers(scope=scope))
+            _check_address(scope)
+        except Problem:  # a handshake is answered by 403 and no body
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self.app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         """A page that rebinds its name to our address still sends its own name as Host."""

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -74,13 +75,15 @@ def open_page(browser: Browser, stage: Stage) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
-    def open_(path: str, who: str | None = "viewer", **options: object) -> Page:
+    def open_(path: str, who: str | None = "viewer", script: str = "", **options: Any) -> Page:
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
         url = stage.dashboard.url
         if who is not None:
             context.add_cookies([{"name": COOKIE, "value": stage.cookies[who], "url": url}])
+        if script:
+            context.add_init_script(script)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: errors.append(f"dialog {dialog.message}"))

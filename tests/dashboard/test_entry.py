@@ -1,11 +1,16 @@
 """Who gets in: keys, the link of the terminal, strangers, other pages' sockets; and what is said
 when the dashboard has gone."""
 
+import json
 import re
+import socket
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from playwright.sync_api import expect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from services.dashboard.gate import CONTENT_SECURITY_POLICY
 from services.dashboard.sessions import COOKIE
@@ -74,6 +79,50 @@ def test_a_socket_is_opened_for_our_own_pages_alone(stage):
     assert get(stage, SOCKET).status_code == 401
     assert get(stage, SOCKET, "viewer", Origin="https://evil.example").status_code == 401
     assert get(stage, SOCKET, "viewer", Origin=stage.dashboard.url).status_code == 200
+
+
+def test_what_stands_in_for_the_socket_is_opened_for_our_own_pages_alone(stage):
+    ours, foreign = {"Origin": stage.dashboard.url}, {"Origin": "https://evil.example"}
+    opened = get(stage, SOCKET, "viewer").text
+    address = f"{stage.dashboard.url}{SOCKET}&sid={json.loads(opened[1:])['sid']}"
+    cookies = {COOKIE: stage.cookies["viewer"]}
+    # A page from elsewhere may send text without asking first.
+    text = {"Content-Type": "text/plain;charset=UTF-8"}
+    for headers in ({}, foreign):
+        answer = httpx.post(address, content="40", headers=text | headers, cookies=cookies)
+        assert answer.status_code == 401
+    assert httpx.post(address, content="40", headers=text | ours).status_code == 401
+    large = httpx.post(address, content="4" * 100_000, headers=text | ours, cookies=cookies)
+    assert large.status_code == 413
+    sent = httpx.post(address, content="40", headers=text | ours, cookies=cookies)
+    assert (sent.status_code, sent.text) == (200, "OK")
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        (None, "own", 101),
+        (None, None, 403),
+        (None, "https://evil.example", 403),
+        ("evil.example", "http://evil.example", 403),
+    ],
+)
+def test_a_websocket_wants_our_name_and_our_page(stage, host, origin, status):
+    url = urlsplit(stage.dashboard.url)
+    connection = socket.create_connection((url.hostname, url.port))
+    cookie = {"Cookie": f"{COOKIE}={stage.cookies['viewer']}"}
+    address = f"ws://{host or url.netloc}{SOCKET}".replace("polling", "websocket")
+    try:
+        with connect(
+            address,
+            sock=connection,
+            origin=stage.dashboard.url if origin == "own" else origin,
+            additional_headers=cookie,
+        ) as opened:
+            answered = opened.response.status_code
+    except InvalidStatus as refused:
+        answered = refused.response.status_code
+    assert answered == status
 
 
 def test_a_cookie_alone_changes_nothing_over_the_api(stage):

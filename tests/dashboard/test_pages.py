@@ -143,9 +143,10 @@ def test_a_viewer_looks_and_does_not_command(open_page, live):
     assert live.folder.status()["state"] == "paused"
 
 
-def test_news_appear_without_a_reload(open_page, another):
+@pytest.mark.parametrize("script", ["", "delete window.WebSocket"], ids=["websocket", "polling"])
+def test_news_appear_without_a_reload(open_page, another, script):
     folder = another("toy-growing")
-    page = shown(open_page(f"/runs/{folder.id}"), "Overview")
+    page = shown(open_page(f"/runs/{folder.id}", script=script), "Overview")
     stamp = page.locator("section[aria-label='Reward of the rollouts'] .stamp")
     expect(stamp).to_contain_text("iteration 6")
     line = json.loads(folder.metrics.read_text().splitlines()[-1]) | {"step": 7}
