@@ -182,6 +182,8 @@ class RewardConfig(Section):
     """Seconds that a group waits for others to fill its batch (async); 0 takes what is there."""
     deadline_s: float = Field(default=60, gt=0)
     """Seconds until an unanswered batch is given up, its retries included."""
+    load_deadline_s: float = Field(default=600, gt=0)
+    """Seconds that a reward may take to load again, once a call of it was given up."""
     retries: int = Field(default=2, ge=0)
     """Further attempts after a failed call."""
     backoff_s: float = Field(default=0.25, ge=0)

@@ -1,17 +1,19 @@
 """Images in, one record for every (sample, slot) out, whatever the reward does.
 
 A reward that raises is tried again with growing pauses; one that does not answer by the deadline is
-left behind on its thread and a fresh one is built. What is then missing is `failed` or `expired`.
+left behind on its thread and a fresh one is built, for which loading has time of its own. What is
+then missing is `failed` or `expired`.
 """
 
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from services.config import RewardConfig
 from services.reward.contract import (
@@ -33,6 +35,7 @@ from tdm_core.types import ImageGroup, Prompt, RewardRecord, RewardState
 MAX_HUNG_THREADS = 4
 MAX_BACKOFF_S = 10.0
 Unit = list[RewardInput]
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +157,11 @@ class RewardWorker:
     def _answers(self, batch: list[Unit], deadline: float) -> list[Answer] | Missing:
         """Answers in image order, from as many attempts as the retries and the deadline allow."""
         for attempt in range(self._settings.retries + 1):
-            outcome = self._attempt(batch, deadline)
+            began = time.monotonic()
+            reward = self._loaded()
+            deadline += time.monotonic() - began
+            missing = isinstance(reward, Missing)
+            outcome = reward if missing else self._attempt(reward, batch, deadline)
             if not isinstance(outcome, Missing) or outcome.state == "expired":
                 return outcome
             logger.warning("%s: %s", self._who, outcome.reason, exc_info=outcome.cause)
@@ -165,43 +172,53 @@ class RewardWorker:
             time.sleep(pause_s)
         raise AssertionError("the last attempt returns")
 
-    def _attempt(self, batch: list[Unit], deadline: float) -> list[Answer] | Missing:
-        """One call of the reward, on a thread of its own so that a hung one can be left behind."""
+    def _loaded(self) -> Reward | Missing:
+        """The instance, built anew where the last one was left behind."""
+        if self._reward is not None:
+            return self._reward
+        limit_s = self._settings.load_deadline_s
+        late = Missing("expired", f"not loaded again within load_deadline_s={limit_s:g}", "loading")
+        loaded = self._bounded(partial(load_prepared, self._settings), limit_s, late)
+        self._reward = None if isinstance(loaded, Missing) else loaded
+        return loaded
+
+    def _attempt(
+        self, reward: Reward, batch: list[Unit], deadline: float
+    ) -> list[Answer] | Missing:
+        """One call of the reward."""
+        reason = f"no answer within deadline_s={self._settings.deadline_s:g}"
+        late = Missing("expired", reason, "deadline")
+        call = partial(self._evaluate, reward, batch)
+        outcome = self._bounded(call, max(deadline - time.monotonic(), 0.0), late)
+        if outcome is late:
+            # The hung thread keeps its instance; sharing that with the next batch would race.
+            self._reward = None
+        return outcome
+
+    def _bounded(
+        self, call: Callable[[], Result], seconds: float, late: Missing
+    ) -> Result | Missing:
+        """What a call gives, on a thread of its own so that a hung one can be left behind."""
         if hang := self._hang:
             return Missing("expired", hang, "hung")
-        future: Future[tuple[Reward, list[Answer]]] = Future()
-        thread = threading.Thread(target=self._run, args=(self._reward, batch, future), daemon=True)
+        future: Future[Result] = Future()
+        thread = threading.Thread(target=_run, args=(call, future), daemon=True)
         thread.start()
         try:
-            error = future.exception(timeout=max(deadline - time.monotonic(), 0.0))
+            error = future.exception(timeout=seconds)
         except TimeoutError:
-            # The hung thread keeps its instance; sharing that with the next batch would race.
             self._hung.append(thread)
-            self._reward = None
-            reason = f"no answer within deadline_s={self._settings.deadline_s:g}"
-            logger.warning("%s: %s", self._who, reason)
-            return Missing("expired", reason, "deadline")
+            logger.warning("%s: %s", self._who, late.reason)
+            return late
         if error is not None:
             kind = type(error).__name__
             return Missing("failed", f"{kind}: {error}", kind, error)
-        self._reward, answers = future.result()
-        return answers
+        return future.result()
 
-    def _run(
-        self,
-        reward: Reward | None,
-        batch: list[Unit],
-        future: "Future[tuple[Reward, list[Answer]]]",
-    ) -> None:
-        try:
-            reward = reward or load_prepared(self._settings)
-            if self._groupwise:
-                answers = cast(GroupwiseReward, reward).evaluate(batch)
-            else:
-                answers = [cast(PointwiseReward, reward).evaluate(batch[0])]
-            future.set_result((reward, _flat(answers, batch)))
-        except BaseException as error:  # even a reward's SystemExit must reach the waiting worker
-            future.set_exception(error)
+    def _evaluate(self, reward: Reward, batch: list[Unit]) -> list[Answer]:
+        if self._groupwise:
+            return _flat(cast(GroupwiseReward, reward).evaluate(batch), batch)
+        return _flat([cast(PointwiseReward, reward).evaluate(batch[0])], batch)
 
     @property
     def _hang(self) -> str:
@@ -209,10 +226,13 @@ class RewardWorker:
         self._hung = [thread for thread in self._hung if thread.is_alive()]
         if len(self._hung) < MAX_HUNG_THREADS:
             return ""
+        limits = (
+            f"{self._settings.deadline_s:g}, load_deadline_s={self._settings.load_deadline_s:g}"
+        )
         return (
-            f"{len(self._hung)} calls of the reward still hang, past "
-            f"deadline_s={self._settings.deadline_s:g}; have it end its calls by itself (a timeout "
-            "of its own, budget_s), or raise deadline_s if it is only slow"
+            f"{len(self._hung)} calls of the reward still hang, past deadline_s={limits}; have it "
+            "end its calls by itself (a timeout of its own, budget_s), or raise deadline_s if it "
+            "is only slow"
         )
 
     def _stop_if_told(self, reason: str, cause: BaseException | None) -> None:
@@ -225,6 +245,13 @@ class RewardWorker:
     @property
     def _who(self) -> str:
         return f"reward {self._settings.name!r} ({self._settings.kind}), worker {self._index}"
+
+
+def _run(call: Callable[[], Result], future: "Future[Result]") -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # even a reward's SystemExit must reach the waiting worker
+        future.set_exception(error)
 
 
 def _flat(answers: Sequence[Sequence[Answer]], batch: list[Unit]) -> list[Answer]:

@@ -3,6 +3,7 @@
 import importlib
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class Brightness:
         return [float(item.image[0, 0, 0]) for item in batch]
 
 
+odd_verdict: Any = Verdict
+
 ODD_ANSWERS = (
     0.5,
     float("nan"),
@@ -38,7 +41,7 @@ ODD_ANSWERS = (
     torch.tensor(0.5, dtype=torch.float64),
     np.float32(0.5),
     torch.zeros(1),
-    Verdict(1, {"tensor": torch.tensor(2.0), "text": "dog", "inf": float("inf")}, None),
+    odd_verdict(1, {"tensor": torch.tensor(2.0), "text": "dog", "inf": float("inf")}, None),
 )
 
 
@@ -92,6 +95,13 @@ class Prepared(Hanging):
     def evaluate(self, batch):
         assert self.prepared == 1
         return super().evaluate(batch)
+
+
+class SlowlyPrepared(Hanging):
+    """Takes a while to load, longer than a test gives it for a batch."""
+
+    def prepare(self):
+        time.sleep(0.3)
 
 
 class Unprepared(Brightness):

@@ -227,6 +227,23 @@ def test_a_reward_is_prepared_where_it_works_once_for_each_instance():
     assert reward_of(used).prepared == 1
 
 
+def test_a_reward_that_loads_longer_than_its_deadline_judges_again_after_a_hang():
+    reward_fakes.release.clear()
+    used = worker("SlowlyPrepared", deadline_s=0.1, batch_size=1)
+    records = used.evaluate([group(0, [[13], [4], [5]])])
+    reward_fakes.release.set()
+    assert [r.state for r in records] == ["expired", "ready", "ready"]
+
+
+def test_loading_again_has_a_deadline_too():
+    reward_fakes.release.clear()
+    used = worker("SlowlyPrepared", deadline_s=0.1, load_deadline_s=0.05, batch_size=1)
+    report, records = used.judge([group(0, [[13], [4]])])
+    reward_fakes.release.set()
+    assert report["expired/loading"] == 1
+    assert records[1].reason == "not loaded again within load_deadline_s=0.05"
+
+
 def test_a_reward_that_cannot_be_prepared_ends_its_worker_saying_why():
     with pytest.raises(
         ValueError, match=r"'r' .*cannot work here: No module named 'no_such_engine'"
