@@ -44,6 +44,7 @@ from services.runtime.batches import BatchQueue
 from services.runtime.handles import HostSpec, Recipe
 from services.runtime.local import LocalRuntime
 from services.runtime.scaling import ScaleBounds, Scaler
+from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
 from services.train import train
 from tdm_core.types import ImageGroup, Prompt
@@ -132,7 +133,8 @@ async def _served(groups_per_s: float, wait_s: float, seconds: float) -> dict[st
     runtime, rng = LocalRuntime(Patience()), random.Random(0)
     handles = await runtime.start([HostSpec("judge", {"judge": Recipe(f"{__name__}:Judge")})])
     bounds = ScaleBounds(1, 1, 0, 0)
-    used = BatchPool(list(handles.values()), BatchQueue(BATCH, wait_s, 1000), Scaler(bounds))
+    staff = Staff(list(handles.values()), Scaler(bounds))
+    used = BatchPool(staff, BatchQueue(BATCH, wait_s, 1000))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(used.serve())
         async with asyncio.TaskGroup() as judging:

@@ -259,7 +259,7 @@ class Controller:
             seconds = costs.pop("seconds", 0.0)
             self.telemetry.add("seconds/reward", seconds)
             self.telemetry.add(f"seconds/reward/{name}", seconds)
-            costs |= {"queue_depth": pool.depth, "workers": pool.num_workers}
+            costs |= {"queue_depth": pool.depth, "workers": pool.staff.num_workers}
             self.telemetry.note({f"reward/{name}/{key}": value for key, value in costs.items()})
 
     def see(self, counts: dict[str, float]) -> None:

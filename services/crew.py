@@ -11,6 +11,7 @@ from services.runtime.batches import BatchQueue
 from services.runtime.handles import Handle, Hire, HostSpec, Recipe
 from services.runtime.pool import Pool
 from services.runtime.scaling import ScaleBounds, Scaler
+from services.runtime.staff import Staff
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,10 @@ def _reward_pool(
         )
     bounds = ScaleBounds(fewest, most, reward.scale_up_after_s, reward.scale_down_after_s)
     capacity = config.algorithm.replay.capacity_groups
+    permanent = [handles[name] for name in names[:fewest]]
     return BatchPool(
-        [handles[name] for name in names[:fewest]],
+        Staff(permanent, Scaler(bounds), names[fewest:], hire),
         BatchQueue(reward.batch_size, reward.batch_wait_s, capacity),
-        Scaler(bounds),
-        names[fewest:],
-        hire,
     )
 
 

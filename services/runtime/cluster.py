@@ -18,7 +18,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from services.runtime.handles import Handle, HostSpec, ProcessState, Resync, WorkerDiedError
+from services.runtime.handles import (
+    Handle,
+    HireFailedError,
+    HostSpec,
+    ProcessState,
+    Resync,
+    WorkerDiedError,
+)
 from services.runtime.hosting import Host
 from services.runtime.waiting import Patience
 
@@ -291,6 +298,10 @@ class ClusterRuntime:
             host.alive.set()
             welcome(handle)
             await self._keep(host, _nothing)
+        except Exception as fault:  # whatever its constructor raises, on whichever node it is
+            host.ended = WorkerDiedError(name, str(fault))
+            host.alive.set()
+            raise HireFailedError(name, fault) from fault
         finally:
             host.kill()
             del self._hired[name]

@@ -19,6 +19,13 @@ class WorkerDiedError(RuntimeError):
         self.host = host
 
 
+class HireFailedError(RuntimeError):
+    """A worker that was to be hired could not be started, or not be kept; its cause says why."""
+
+    def __init__(self, name: str, cause: BaseException) -> None:
+        super().__init__(f"worker {name} cannot be hired: {type(cause).__name__}: {cause}")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to make a worker, where it will live: nothing is imported before `build`."""
@@ -135,6 +142,7 @@ class Runtime(Protocol):
 
         `welcome` gets its one worker's handle once that is made, however long it takes to find
         room; a death is mended as that of any other host. To end the call is to end the host.
+        Raises HireFailedError once it cannot be started, or has died too often.
         """
         ...
 

@@ -4,11 +4,12 @@ import asyncio
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
 from services.runtime.cluster import ClusterRuntime
-from services.runtime.handles import HostSpec, Recipe, WorkerDiedError
+from services.runtime.handles import HireFailedError, HostSpec, Recipe, WorkerDiedError
 from services.runtime.pool import Pool
 from services.runtime.waiting import Patience
 from tests.one_ray import one_ray
@@ -23,13 +24,17 @@ def ray_cluster():
         yield
 
 
-def host(name: str = "maker", **more: object) -> HostSpec:
+def host(name: str = "maker", **more: Any) -> HostSpec:
     """A host of one Maker."""
     recipe = Recipe("tests.integration.cluster_workers:Maker")
     return HostSpec(name, {name: recipe}, **{"num_cpus": 0.1, **more})
 
 
-def run(scenario, *hosts: HostSpec, max_restarts: int = 1) -> object:
+async def resync_nothing(name: str) -> None:
+    """These have no state of a run."""
+
+
+def run(scenario, *hosts: HostSpec, max_restarts: int = 1) -> Any:
     """Run `scenario(handles, runtime)`; the run's end is also the end of its actors."""
 
     async def main() -> object:
@@ -140,10 +145,7 @@ def test_an_idle_worker_that_is_killed_is_noticed_and_restarted() -> None:
 
 def test_a_crash_loop_ends_naming_the_worker() -> None:
     async def scenario(handles, runtime):
-        async def resync(name: str) -> None:
-            pass
-
-        supervisor = asyncio.create_task(runtime.supervise(resync))
+        supervisor = asyncio.create_task(runtime.supervise(resync_nothing))
         pool = Pool(list(handles.values()))
         with pytest.raises(WorkerDiedError, match="rollout-0 died: 1 restarts were not enough"):
             await pool.run("die")
@@ -153,14 +155,46 @@ def test_a_crash_loop_ends_naming_the_worker() -> None:
     run(scenario, host("rollout-0", restartable=True))
 
 
+def test_a_worker_that_is_renewed_is_a_new_process_and_one_restart_less() -> None:
+    async def scenario(handles, runtime):
+        maker = handles["maker"]
+        supervisor = asyncio.create_task(runtime.supervise(resync_nothing))
+        process = await maker.slow.remote(0)
+        renewed = [await maker.renewed("it hangs"), await maker.renewed("it hangs again")]
+        again = await maker.slow.remote(0)
+        supervisor.cancel()
+        return process != again, renewed, runtime.processes()["maker"]["restarts"]
+
+    assert run(scenario, host(restartable=True)) == (True, [True, False], 1)
+
+
+def test_a_hired_worker_that_cannot_be_made_or_kept_is_none() -> None:
+    broken = Recipe("tests.integration.cluster_workers:Unbuildable")
+    standby = HostSpec("broken", {"broken": broken}, num_cpus=0.1, standby=True)
+
+    async def scenario(handles, runtime):
+        with pytest.raises(HireFailedError, match=r"broken cannot be hired: ValueError: .*nowhere"):
+            await runtime.hire("broken", handles.setdefault)
+        here: asyncio.Future[Any] = asyncio.Future()
+        hired = asyncio.create_task(runtime.hire("dying", here.set_result))
+        dying = await here
+        with pytest.raises(WorkerDiedError):
+            await dying.die.remote()
+        with pytest.raises(HireFailedError, match="0 restarts were not enough"):
+            await hired
+        with pytest.raises(WorkerDiedError, match="dying"):
+            await dying.revived()
+        return list(runtime.processes())
+
+    dying = host("dying", standby=True, restartable=True)
+    assert run(scenario, host(), standby, dying, max_restarts=0) == ["maker"]
+
+
 def test_a_dead_learner_ends_the_run_naming_it() -> None:
     async def scenario(handles, runtime):
         learner = handles["generator"]
 
-        async def resync(name: str) -> None:
-            pass
-
-        supervisor = asyncio.create_task(runtime.supervise(resync))
+        supervisor = asyncio.create_task(runtime.supervise(resync_nothing))
         with pytest.raises(WorkerDiedError, match="worker generator died"):
             await learner.die.remote()
         with pytest.raises(WorkerDiedError, match="worker generator died"):

@@ -157,27 +157,6 @@ def test_a_worker_that_finds_no_room_is_waited_for_by_nobody(tmp_path: Path) -> 
     assert running.fault is None
 
 
-def test_a_worker_whose_calls_hang_is_started_anew_and_then_judges(tmp_path: Path) -> None:
-    (tmp_path / "hold").touch()
-    judge = reward(
-        f"{CASES}:HeldReward", options={"folder": str(tmp_path)}, batch_size=16, deadline_s=0.1
-    )
-    running = endless_run(tmp_path, judge)
-    running.until(
-        lambda status: status.get("workers", {}).get("reward-upper_half-0", {}).get("restarts") == 1
-    )
-    (tmp_path / "hold").unlink()
-    running.until(
-        lambda status: any("reward/upper_half/mean" in line for line in metrics(running.folder))
-    )
-    commands.request(running.folder.path, "stop")
-    running.join()
-    assert running.fault is None
-    told = running.folder.events.read_text()
-    assert "it was ended, since 4 calls of the reward still hang, past deadline_s=0.1" in told
-    assert "restart 1 of 3" in told
-
-
 def test_what_a_reward_lacks_on_its_worker_ends_the_run_at_its_start(tmp_path: Path) -> None:
     running = Running(
         toy_run(tmp_path, rewards=[reward(f"{CASES}:UnpreparedReward")], cluster=ON_RAY)

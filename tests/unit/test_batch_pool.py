@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from services.runtime.batch_pool import BatchPool
 from services.runtime.batches import BatchQueue
-from services.runtime.handles import Handle, HostSpec, Recipe
+from services.runtime.handles import Handle, HireFailedError, HostSpec, Recipe
 from services.runtime.local import LocalRuntime
 from services.runtime.scaling import ScaleBounds, Scaler
+from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
 from tests.pool_cases import go
 
@@ -30,7 +32,8 @@ def run(scenario, workers: int = 1, **queue: Any):
         )
         sizes: dict[str, Any] = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
         bounds = ScaleBounds(workers, workers, 0.0, 0.0)
-        pool = BatchPool(list(handles.values()), BatchQueue(**sizes), Scaler(bounds))
+        staff = Staff(list(handles.values()), Scaler(bounds))
+        pool = BatchPool(staff, BatchQueue(**sizes))
         serving = asyncio.create_task(pool.serve())
         try:
             return await asyncio.wait_for(scenario(pool, handles), 20)
@@ -119,7 +122,7 @@ def test_the_oldest_of_too_many_is_let_go_and_counted():
     async def scenario(pool, handles):
         go.clear()
         first = asyncio.create_task(pool.judge(piece(0), 4))
-        while pool.depth or pool._free:
+        while pool.depth or pool.staff.free:
             await asyncio.sleep(0.001)
         others = [asyncio.create_task(pool.judge(piece(n), 4)) for n in (1, 2, 3)]
         await asyncio.sleep(0.01)
@@ -136,7 +139,7 @@ def test_every_worker_is_used():
     async def scenario(pool, handles):
         go.clear()
         judging = [asyncio.create_task(pool.judge(piece(n), 4)) for n in range(2)]
-        while pool._free:
+        while pool.staff.free:
             await asyncio.sleep(0.001)
         go.set()
         await asyncio.gather(*judging)
@@ -161,9 +164,8 @@ def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():
         go.set()
         runtime = LocalRuntime(Patience())
         handles = await runtime.start([HostSpec("w0", {"w0": DOUBLER})])
-        pool = BatchPool(
-            list(handles.values()), BatchQueue(4, 0.0, 9), Scaler(ScaleBounds(1, 1, 0, 0))
-        )
+        staff = Staff(list(handles.values()), Scaler(ScaleBounds(1, 1, 0, 0)))
+        pool = BatchPool(staff, BatchQueue(4, 0.0, 9))
         asking = asyncio.create_task(pool.judge(piece(13), 1))
         try:
             await asyncio.wait_for(pool.serve(), 20)
@@ -179,12 +181,16 @@ def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():
 class Hiring:
     """Hands out threads where a cluster would start processes; remembers who came and went."""
 
-    def __init__(self, runtime: LocalRuntime) -> None:
-        self.runtime = runtime
+    def __init__(self, runtime: LocalRuntime, faults: int = 0) -> None:
+        """The first `faults` workers cannot be started."""
+        self.runtime, self.faults = runtime, faults
         self.log: list[str] = []
 
     async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
         """As `Runtime.hire`."""
+        if self.faults > 0:
+            self.faults -= 1
+            raise HireFailedError(name, ModuleNotFoundError("No module named 'cv2'"))
         handles = await self.runtime.start([HostSpec(name, {name: DOUBLER})])
         self.log.append(f"+{name}")
         welcome(handles[name])
@@ -194,43 +200,75 @@ class Hiring:
             self.log.append(f"-{name}")
 
 
-def test_a_crowded_pool_grows_to_its_bound_and_shrinks_again_when_it_idles():
+def run_hiring(scenario, faults: int = 0):
+    """Run `scenario(pool, hiring, until)` of one worker and two that may be hired.
+
+    `until(condition)` lets half a second of the pool's clock pass at a time; the clock is answered.
+    """
+
     async def main():
         go.clear()
         runtime, now = LocalRuntime(Patience()), [0.0]
-        hiring = Hiring(runtime)
+        hiring = Hiring(runtime, faults)
         handles = await runtime.start([HostSpec("w0", {"w0": DOUBLER})])
-        pool = BatchPool(
-            list(handles.values()),
-            BatchQueue(1, 0.0, 99),
-            Scaler(ScaleBounds(1, 3, up_after_s=2.0, down_after_s=5.0)),
-            ["w1", "w2"],
-            hiring.hire,
-            clock=lambda: now[0],
-        )
-        serving = asyncio.create_task(pool.serve())
-        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]
+        scaler = Scaler(ScaleBounds(1, 3, up_after_s=2.0, down_after_s=5.0))
 
-        async def until(condition: Callable[[], bool]) -> None:
-            while not condition():
-                now[0] += 0.5
-                pool._news.set()
-                await asyncio.sleep(0.001)
+        def clock() -> float:
+            return now[0]
+
+        staff = Staff(list(handles.values()), scaler, ["w1", "w2"], hiring.hire, clock)
+        pool = BatchPool(staff, BatchQueue(1, 0.0, 99), clock)
+        serving = asyncio.create_task(pool.serve())
+
+        async def until(condition: Callable[[], bool]) -> float:
+            async with asyncio.timeout(20):
+                while not condition():
+                    now[0] += 0.5
+                    staff.news.set()
+                    await asyncio.sleep(0.001)
+            return now[0]
 
         try:
-            await asyncio.wait_for(until(lambda: pool.num_workers == 3), 20)
-            go.set()
-            answers = await values(await asyncio.gather(*judging))
-            await asyncio.wait_for(until(lambda: pool.num_workers == 1), 20)
-            await asyncio.sleep(0.01)
-            (again,) = await values([await pool.judge(piece(40), 1)])
+            return await scenario(pool, hiring, until)
         finally:
             go.set()
             serving.cancel()
             await asyncio.wait([serving])
             await runtime.close()
-        return answers, again, hiring.log
 
-    answers, again, log = asyncio.run(main())
-    assert (answers, again) == ([2 * n for n in range(12)], 80)
+    return asyncio.run(main())
+
+
+def test_a_crowded_pool_grows_to_its_bound_and_shrinks_again_when_it_idles():
+    async def scenario(pool, hiring, until):
+        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]
+        await until(lambda: pool.staff.num_workers == 3)
+        go.set()
+        answers = await values(await asyncio.gather(*judging))
+        await until(lambda: pool.staff.num_workers == 1)
+        await asyncio.sleep(0.01)
+        return answers, await values([await pool.judge(piece(40), 1)]), hiring.log
+
+    answers, again, log = run_hiring(scenario)
+    assert (answers, again) == ([2 * n for n in range(12)], [80])
     assert log == ["+w1", "+w2", "-w2", "-w1"]
+
+
+def test_a_worker_that_cannot_be_hired_is_done_without_and_tried_again_later(caplog):
+    async def scenario(pool, hiring, until):
+        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]
+        failed = [await until(lambda n=n: hiring.faults == n) for n in (2, 1, 0)]
+        alone = pool.staff.num_workers
+        hired = await until(lambda: pool.staff.num_workers == 2)
+        go.set()
+        await asyncio.gather(*judging)
+        return [*failed, hired], alone
+
+    with caplog.at_level("INFO"):
+        times, alone = run_hiring(scenario, faults=3)
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert alone == 1
+    assert [pause >= least for pause, least in zip(pauses, (10, 20, 40), strict=True)] == [True] * 3
+    failures = [record for record in caplog.records if "cannot be hired" in record.message]
+    assert [record.levelname for record in failures] == ["WARNING", "INFO", "INFO"]
+    assert "w1 cannot be hired: ModuleNotFoundError: No module named 'cv2'" in failures[0].message

@@ -1,11 +1,14 @@
 """Which processes a run has, and what each reserves."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.crew import assemble, plan
 from services.run_store.run_folder import RunFolder
+from services.runtime.handles import HostSpec
 from tests.train_cases import reward, toy_run
 
 pytestmark = pytest.mark.unit
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.unit
 FOLDER = RunFolder(Path("runs/toy-1"))
 
 
-def hosts(**cluster: object) -> dict[str, object]:
+def hosts(**cluster: object) -> dict[str, HostSpec]:
     """Host name to host."""
     device = {"device": "auto"}
     config = toy_run(Path("runs"), model=device, cluster={"runtime": "ray", **cluster})
@@ -77,13 +80,13 @@ def test_workers_that_a_pool_may_hire_are_declared_and_not_started() -> None:
         ("reward-upper_half-2", True),
     ]
     assert {host.num_cpus for host in found} == {0.5}
-    handles = {name: Named(name) for host in plan(config, FOLDER) for name in host.workers}
-    assert assemble(config, handles).rewards["upper_half"].num_workers == 2
+    handles = named(plan(config, FOLDER))
+    assert assemble(config, handles).rewards["upper_half"].staff.num_workers == 2
 
 
 def test_a_runtime_that_can_hire_nobody_says_that_the_size_is_fixed(caplog) -> None:
     config = toy_run(Path("runs"), rewards=[reward(max_workers=3)])
-    handles = {name: Named(name) for host in plan(config, FOLDER) for name in host.workers}
+    handles = named(plan(config, FOLDER))
     assemble(config, handles)
     assert "reward 'upper_half' keeps its 1 workers" in caplog.text
     assert "(max_workers=3)" in caplog.text
@@ -102,10 +105,15 @@ def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
     door = found["reward-human-0"]
     assert door.restartable
     assert door.workers["reward-human-0"].target == "services.reward.human:HumanRewardWorker"
-    crew = assemble(config, {name: Named(name) for host in found.values() for name in host.workers})
+    crew = assemble(config, named(found.values()))
     assert list(crew.rewards) == ["upper_half"]
-    assert crew.rewards["upper_half"].num_workers == 2
+    assert crew.rewards["upper_half"].staff.num_workers == 2
     assert [handle.name for handle in crew.people["human"].handles] == ["reward-human-0"]
+
+
+def named(hosts: Iterable[HostSpec]) -> dict[str, Any]:
+    """A handle that is only looked at for each of their workers."""
+    return {name: Named(name) for host in hosts for name in host.workers}
 
 
 class Named:
