@@ -31,6 +31,10 @@ from services.runtime.waiting import Changes, Patience
 from services.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+TWO_VERSIONS = (
+    "its values are of more than one version from now on and do not compare; give all its workers "
+    "the same weights and keep its scorer as it is (kind http: scorer_version refuses others)"
+)
 
 
 class Prompts(Protocol):
@@ -265,6 +269,9 @@ class Controller:
     def see(self, counts: dict[str, float]) -> None:
         """Take the buffer's counts, unless newer ones have overtaken them on the way."""
         if counts["change"] >= self.counts.get("change", 0):
+            for name in counts.keys() - self.counts.keys():
+                if name.startswith("versions/"):
+                    log.warning("reward %s: %s", name.removeprefix("versions/"), TWO_VERSIONS)
             self.counts = counts
             self.changes.tell()
 

@@ -5,6 +5,7 @@ It also has the clock that ends the waiting for people.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class ReplayWorker:
         self._change = 0
         self._clock = clock
         self._pending_since: dict[int, float] = {}
+        self._versions: defaultdict[str, set[str]] = defaultdict(set)
 
     def add(self, groups: Sequence[RolloutGroup]) -> Counts:
         """Store rollouts; counts, with `added_version`, the version that made the oldest."""
@@ -54,6 +56,9 @@ class ReplayWorker:
 
     def attach_rewards(self, records: Sequence[RewardRecord]) -> Counts:
         """Join rewards to their groups; counts."""
+        for record in records:
+            if record.state == "ready":
+                self._versions[record.reward].add(record.version)
         self.buffer.attach_rewards(records)
         return self.counts()
 
@@ -80,7 +85,8 @@ class ReplayWorker:
     def counts(self, policy_version: int = 0) -> Counts:
         """Groups held, ready for each reader, and dropped; staleness of the last draws.
 
-        `change` grows with every answer, so that an overtaken one can be told.
+        `change` grows with every answer, so that an overtaken one can be told; `versions/NAME` is
+        there once a reward has answered in more than one.
         """
         self._see(policy_version)
         if self.human:
@@ -88,7 +94,9 @@ class ReplayWorker:
         self.buffer.evict(self.policy_version)
         self._change += 1
         ready = self.buffer.num_ready(self.policy_version)
-        return ready | vars(self.buffer.counts) | self._drawn | {"change": self._change}
+        several = {f"versions/{name}": len(v) for name, v in self._versions.items() if len(v) > 1}
+        counts = ready | vars(self.buffer.counts) | self._drawn
+        return counts | several | {"change": self._change}
 
     def pending(self) -> list[int]:
         """Groups that lack nothing but people's answer."""

@@ -18,6 +18,7 @@ from tdm_core.types import ImageGroup, Prompt, RewardRecord
 
 FIELDS = ("prompt", "image", "metadata", "group")
 MAX_REASON = 500
+MAX_VERSION = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Verdict:
     """Named components, for people."""
     reason: str = ""
     """A short explanation, or the error."""
+    version: str = ""
+    """Of what judged behind the reward, such as a server; the record has it after the reward's."""
 
 
 Answer = float | Verdict
@@ -136,7 +139,7 @@ def record_of(
         reward=name,
         state="failed" if verdict.value is None else "ready",
         value=verdict.value,
-        version=version,
+        version=f"{version}:{verdict.version}" if verdict.version else version,
         parts=verdict.parts,
         reason=verdict.reason,
         latency_s=latency_s,
@@ -147,7 +150,8 @@ def verdict_of(answer: Any) -> Verdict:
     """Any answer as a verdict with a finite float, or with None and the reason."""
     verdict = answer if isinstance(answer, Verdict) else Verdict(answer)
     value, reason = _finite(verdict)
-    return Verdict(value, _finite_parts(verdict.parts), str(reason or "")[:MAX_REASON])
+    parts, reason = _finite_parts(verdict.parts), str(reason or "")[:MAX_REASON]
+    return Verdict(value, parts, reason, str(verdict.version)[:MAX_VERSION])
 
 
 def _finite(verdict: Verdict) -> tuple[float | None, str]:

@@ -135,7 +135,10 @@ class HttpScorer:
                 f"the scorer is version {response.version!r}, not scorer_version="
                 f"{self._expected!r}; values of two versions do not mix in one run"
             )
-        return [Verdict(answer.value, answer.parts, answer.reason) for answer in response.answers]
+        return [
+            Verdict(answer.value, answer.parts, answer.reason, response.version)
+            for answer in response.answers
+        ]
 
 
 def _rules(allowed_hosts: Sequence[str], allow_private: bool) -> outbound.OutboundRules:

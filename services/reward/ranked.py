@@ -9,6 +9,7 @@ An image that the other reward could not judge has no place; n counts those that
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, cast
 
@@ -91,7 +92,7 @@ class Ranked:
         if len(values) < 2:
             return Verdict(None, reason="no other image of its group has a value to compare with")
         parts = {"value": verdict.value, **verdict.parts}
-        return Verdict(self._place(verdict.value, values), parts, verdict.reason)
+        return replace(verdict, value=self._place(verdict.value, values), parts=parts)
 
 
 def rank(value: float, values: Sequence[float]) -> float:

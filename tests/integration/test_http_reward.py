@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -259,6 +260,20 @@ def test_another_version_of_the_scorer_than_the_configs_gives_no_values(scorer):
     assert worker(scorer.server_port, scorer_version="v1").evaluate([group()])[0].value == 1
 
 
+def test_a_record_has_the_version_of_the_scorer_that_answered(scorer):
+    scorer.script = [answering(1, 2, 3), answering(1, 2, 3, version="v2"), broken]
+    used = worker(scorer.server_port, retries=0)
+    ours = used._version
+    found = [used.evaluate([group()])[0].version for _ in range(3)]
+    assert found == [f"{ours}:v1", f"{ours}:v2", ours]
+
+
+def test_a_ranked_scorer_keeps_the_version_that_answered(scorer):
+    inner = {"kind": "http", "options": options(scorer.server_port)}
+    config = RewardConfig(name="order", kind="ranked", options=inner)
+    assert RewardWorker(config).evaluate([group()])[0].version.endswith(":v1")
+
+
 def test_no_proxy_of_the_environment_is_asked(scorer, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -390,7 +405,7 @@ def test_the_example_server_scores_images_by_its_formula(monkeypatch):
     assert flat.parts == {"brightness": pytest.approx(23 / 48 / 255)}
 
 
-def scoring_like_the_toy_world(handler: Handler) -> None:
+def scoring_like_the_toy_world(handler: Handler, **fields) -> None:
     """What UpperHalf says of the images, from the other side of the wire."""
     _, headers, body = handler.server.requests[-1]
     parts = parsed(headers, body)
@@ -398,7 +413,7 @@ def scoring_like_the_toy_world(handler: Handler) -> None:
         RewardInput(np.ascontiguousarray(parts[asked["image"]]), Prompt("p:1", "x"), 0, n, 0)
         for n, asked in enumerate(parts["request"]["items"])
     ]
-    handler.answer(200, answers(*UpperHalf().evaluate(inputs)))
+    handler.answer(200, answers(*UpperHalf().evaluate(inputs), **fields))
 
 
 def test_a_run_rewarded_over_http_has_the_numbers_of_one_rewarded_in_process(scorer, tmp_path):
@@ -413,3 +428,18 @@ def test_a_run_rewarded_over_http_has_the_numbers_of_one_rewarded_in_process(sco
     assert found[0] == found[1]
     assert len(found[0]) == 3
     assert len(scorer.requests) >= 3
+
+
+def test_a_scorer_that_changes_in_the_middle_of_a_run_is_said_once_and_counted(scorer, tmp_path):
+    newer = partial(scoring_like_the_toy_world, version="v2")
+    scorer.script = [scoring_like_the_toy_world, newer, scoring_like_the_toy_world]
+    remote = {"name": "mine", "kind": "http", "options": options(scorer.server_port)}
+    config = toy_run(tmp_path, run={"iterations": 3}, rewards=[{**remote, "batch_size": 64}])
+    running = Running(config)
+    running.join()
+    assert running.fault is None
+    said = [line for line in running.folder.events.read_text().splitlines() if "WARNING" in line]
+    assert [re.search("reward mine: .* more than one version", line) for line in said] != [None]
+    assert len(said) == 1
+    counted = [line.get("replay/versions/mine") for line in numbers(running.folder)]
+    assert counted == [None, 2, 2]

@@ -75,6 +75,17 @@ def test_every_count_is_newer_than_the_one_before(groups) -> None:
     assert changes == sorted(set(changes))
 
 
+def test_a_reward_that_answers_in_two_versions_is_counted(groups) -> None:
+    worker = ReplayWorker(CONFIG)
+    worker.add(groups[:2])
+    told = records(groups[0])
+    assert "versions/upper_half" not in worker.attach_rewards(told)
+    failed = replace(told[0], state="failed", value=None, version="2")
+    assert "versions/upper_half" not in worker.attach_rewards([failed])
+    assert worker.attach_rewards([replace(told[0], version="2")])["versions/upper_half"] == 2
+    assert worker.counts()["versions/upper_half"] == 2
+
+
 def test_a_worker_goes_on_from_the_state_of_another(groups) -> None:
     first, second = ReplayWorker(CONFIG), ReplayWorker(CONFIG)
     first.add(groups)
