@@ -75,8 +75,9 @@ def _phase(name: str) -> str:
 def newest(table: MetricTable, run: OpenRun) -> Stamp:
     """When the run's numbers are from; its status where there are none yet."""
     if len(table):
-        return Stamp(table.times[-1], table.steps[-1], table.policy_versions[-1])
-    return Stamp(run.facts().get("updated_at"))
+        about = table.times[-1], table.steps[-1], table.policy_versions[-1]
+        return Stamp(*about, table.num_skipped)
+    return Stamp(run.facts().get("updated_at"), num_skipped=table.num_skipped)
 
 
 def percent(value: float | None) -> str:

@@ -24,6 +24,8 @@ class Stamp:
     """Unix time."""
     step: int | None = None
     policy_version: int | None = None
+    num_skipped: int = 0
+    """Lines that could not be read and are left out."""
 
     def __str__(self) -> str:
         if self.time is None:
@@ -33,6 +35,8 @@ class Stamp:
             parts.append(f"iteration {self.step}")
         if self.policy_version is not None:
             parts.append(f"policy v{self.policy_version}")
+        if self.num_skipped:
+            parts.append(f"{self.num_skipped} unreadable lines left out")
         return " - ".join(parts)
 
 

@@ -1,12 +1,12 @@
 """The new lines of a file that grows: each is read once, a line still being written not yet.
 
-A writer that died in the middle of a line leaves a torn one: it is skipped and counted, and what
-stands before and after it is read.
+A writer that died in the middle of a line leaves a torn one, and another hand may leave any: what
+is not as a line must be is skipped and counted, and what stands before and after it is read.
 """
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,20 @@ CHUNK_BYTES = 8 * 1024 * 1024
 class Tail:
     """A place in a file of JSON lines; `position` may be kept and given again."""
 
-    def __init__(self, path: Path, position: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        position: int = 0,
+        is_ours: Callable[[dict[str, Any]], bool] = lambda line: True,
+    ) -> None:
+        """`is_ours` tells a line as it must be (services/run_store/lines.py)."""
         self.path = path
         self.position = position
+        self._is_ours = is_ours
         self.is_over = False
         """Whether the file became shorter, so that all that was read is of another file."""
         self.num_skipped = 0
-        """Lines so far that are not JSON objects."""
+        """Lines so far that are not as they must be."""
 
     def read(self, max_bytes: int = CHUNK_BYTES) -> list[dict[str, Any]]:
         """Objects after `position`, of at most `max_bytes` (one line at least); none only at the
@@ -65,10 +72,10 @@ class Tail:
         found, torn = [], []
         for line in lines:
             said = _object(line)
-            if said is None:
-                torn.append(start)
-            else:
+            if said is not None and self._is_ours(said):
                 found.append(said)
+            else:
+                torn.append(start)
             start += len(line) + 1
         if torn:
             self.num_skipped += len(torn)
@@ -87,5 +94,5 @@ def _object(line: bytes) -> dict[str, Any] | None:
 @lru_cache(maxsize=1024)  # who reads the file again says it once
 def _warn(path: Path, offset: int, num: int) -> None:
     log.warning(
-        "%s: the line at byte %d is not a JSON object; %d such skipped here", path, offset, num
+        "%s: the line at byte %d is not what we write; %d such skipped here", path, offset, num
     )

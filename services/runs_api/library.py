@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from services.run_store.images import ImageStore
+from services.run_store.lines import are_numbers, is_appearance
 from services.run_store.news import facts_of
 from services.run_store.run_folder import RunFolder, list_runs
 from services.run_store.tail import Tail
@@ -26,10 +27,9 @@ class OpenRun:
         self.folder = folder
         self.store = ImageStore(folder.images)
         self.sheets = Sheets(folder.path / "evaluations")
-        self.table = MetricTable()
         self._groups: GroupIndex | None = None
-        self._metrics = Tail(folder.metrics)
-        self._images = Tail(self.store.index_path)
+        self._open_numbers()
+        self._images = Tail(self.store.index_path, is_ours=is_appearance)
         self._lock = threading.Lock()
         self._inbox = threading.Lock()
 
@@ -50,8 +50,13 @@ class OpenRun:
                 for line in lines:
                     self.table.add(line)
             if self._metrics.is_over:
-                self.table, self._metrics = MetricTable(), Tail(self.folder.metrics)
+                self._open_numbers()
+            self.table.num_skipped = self._metrics.num_skipped
             yield self.table
+
+    def _open_numbers(self) -> None:
+        self.table = MetricTable()
+        self._metrics = Tail(self.folder.metrics, is_ours=are_numbers)
 
     @contextmanager
     def images(self) -> Iterator[GroupIndex]:
@@ -63,7 +68,7 @@ class OpenRun:
             if self._images.is_over:
                 groups.close()
                 groups = self._groups = GroupIndex()
-                self._images = Tail(self.store.index_path)
+                self._images = Tail(self.store.index_path, is_ours=is_appearance)
             yield groups
 
     @contextmanager

@@ -83,6 +83,8 @@ class MetricTable:
         self.steps = array("q")
         self.times = array("d")
         self.policy_versions = array("q")
+        self.num_skipped = 0
+        """Lines of the file that are not as they must be, and are not here."""
         self._columns: dict[str, _Column] = {}
 
     def __len__(self) -> int:
@@ -94,8 +96,8 @@ class MetricTable:
         return sorted(self._columns)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """One more line."""
-        step = int(line["step"])
+        """One more line (`are_numbers`)."""
+        step = line["step"]
         if self.steps and step < self.steps[-1]:
             self._take_back(step)
         row = len(self.steps)
@@ -106,7 +108,7 @@ class MetricTable:
             if name not in ABOUT:
                 column = self._columns.setdefault(name, _Column())
                 column.rows.append(row)
-                column.values.append(math.nan if value is None else value)
+                column.values.append(math.nan if value is None or math.isinf(value) else value)
 
     def _take_back(self, step: int) -> None:
         row = bisect_left(self.steps, step)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from services.run_store import commands
 from services.run_store.images import ImageStore
+from services.run_store.lines import are_numbers, is_alert, is_appearance
 from services.run_store.run_folder import RunFolder
 from services.run_store.tail import Tail
 from services.runs_api.positions import Position
@@ -40,7 +41,7 @@ def newest(folder: RunFolder) -> Position:
         _size(folder.metrics),
         _size(ImageStore(folder.images).index_path),
         _size(folder.events),
-        _size(folder.path / "alerts.jsonl"),
+        _size(folder.alerts),
         commands,
         _ns(folder.path / "status.json"),
     )
@@ -55,7 +56,7 @@ def since(folder: RunFolder, position: Position) -> Iterator[Happening]:
 
 
 def _metrics(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _objects(folder.metrics, position.metrics):
+    for lines, end in _objects(folder.metrics, position.metrics, are_numbers):
         position = replace(position, metrics=end)
         steps = [line["step"] for line in (lines[0], lines[-1])]
         data = {"from_step": steps[0], "to_step": steps[1], "num_lines": len(lines)}
@@ -63,7 +64,8 @@ def _metrics(folder: RunFolder, position: Position) -> Iterator[Happening]:
 
 
 def _groups(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _objects(ImageStore(folder.images).index_path, position.images):
+    path = ImageStore(folder.images).index_path
+    for lines, end in _objects(path, position.images, is_appearance):
         position = replace(position, images=end)
         ids = sorted({line["group_id"] for line in lines})
         data = {"group_ids": ids[-LOG_LINES:], "num_groups": len(ids), "num_images": len(lines)}
@@ -78,7 +80,7 @@ def _log(folder: RunFolder, position: Position) -> Iterator[Happening]:
 
 
 def _alerts(folder: RunFolder, position: Position) -> Iterator[Happening]:
-    for lines, end in _objects(folder.path / "alerts.jsonl", position.alerts):
+    for lines, end in _objects(folder.alerts, position.alerts, is_alert):
         position = replace(position, alerts=end)
         yield Happening("alerts", {"num_lines": len(lines)}, position)
 
@@ -109,8 +111,10 @@ def _lines(path: Path, start: int) -> Iterator[tuple[list[bytes], int]]:
     return _grown(tail, tail.lines)
 
 
-def _objects(path: Path, start: int) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    tail = Tail(path, start)
+def _objects(
+    path: Path, start: int, is_ours: Callable[[dict[str, Any]], bool]
+) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    tail = Tail(path, start, is_ours)
     return _grown(tail, tail.read)
 
 

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from services.run_store.images import ImageStore
+from services.runs_api.positions import Position
+from services.runs_api.watching import since
 from tests.runs_api.people import bearer
 from tests.train_cases import metrics
 
@@ -92,6 +94,20 @@ def test_a_torn_line_costs_itself_alone(get, finished):
     steps = get("/metrics", names="reward/upper_half/mean").json()["series"][0]["steps"]
     assert steps == before
     assert get("/metrics").json()["last_step"] == 7
+
+
+def test_a_line_that_lacks_what_it_must_have_costs_itself_alone(client, get, finished):
+    index = ImageStore(finished.images).index_path
+    before = get("/groups").json()["items"]
+    for path in (finished.metrics, finished.alerts, index):
+        with path.open("a") as file:
+            file.write('{"time": "noon", "reward/upper_half/mean": 9.0, "id": 3}\n')
+    view = get("/metrics", names="reward/upper_half/mean").json()
+    assert (view["last_step"], view["num_skipped"]) == (6, 1)
+    assert get("/groups").json()["items"] == before
+    assert get("/alerts").json()["items"] == []
+    assert client.get("/metrics").status_code == 200
+    assert [each.topic for each in since(finished, Position())][:2] == ["metrics", "groups"]
 
 
 def test_a_name_that_nobody_told_is_an_error_that_helps(get):

@@ -162,6 +162,7 @@ def test_a_chart_is_told_in_words():
 def test_a_stamp_says_when_and_of_what():
     assert str(Stamp(None)) == "no data yet"
     assert str(Stamp(0.0, 3, 2)) == "as of 1970-01-01 00:00 UTC - iteration 3 - policy v2"
+    assert str(Stamp(0.0, num_skipped=2)).endswith("UTC - 2 unreadable lines left out")
 
 
 def test_sizes_and_ages_are_readable():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from services.run_store.lines import are_numbers, is_alert, is_appearance
 from services.run_store.tail import Tail
 
 pytestmark = pytest.mark.unit
@@ -69,7 +70,7 @@ def test_torn_lines_are_skipped_counted_and_said_once(tmp_path, caplog):
     assert tail.num_skipped == len(TORN)
     assert Tail(path).read_all() == [{"n": 1}, {"n": 4}]
     (said,) = caplog.messages
-    assert f"{path}: the line at byte 9 is not a JSON object; {len(TORN)} such" in said
+    assert f"{path}: the line at byte 9 is not what we write; {len(TORN)} such" in said
 
 
 def test_a_piece_of_torn_lines_alone_is_not_taken_for_the_end(tmp_path):
@@ -78,3 +79,62 @@ def test_a_piece_of_torn_lines_alone_is_not_taken_for_the_end(tmp_path):
     put(path, 1)
     assert Tail(path).read_all() == [{"n": 1}]
     assert Tail(path).read(max_bytes=10) == [{"n": 1}]
+
+
+NUMBERS = {
+    "time": 1.5,
+    "step": 3,
+    "policy_version": 2,
+    "surrogate_version": 2,
+    "reward/a/mean": None,
+}
+APPEARANCE = {
+    "digest": "ab" * 32,
+    "step": 1,
+    "group_id": 2,
+    "sample": 0,
+    "policy_version": 1,
+    "prompt_id": "p",
+    "prompt": "two balls",
+    "rewards": {"judge": {"state": "ready", "value": 0.5, "reason": ""}},
+}
+ALERT = {"id": "a", "rule": "x", "time": 1.0, "step": 3, "cleared_at": None}
+
+
+def without(line, name):
+    return {key: value for key, value in line.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("is_ours", "line", "others"),
+    [
+        (
+            are_numbers,
+            NUMBERS,
+            [
+                *(without(NUMBERS, name) for name in ("time", "step", "policy_version")),
+                NUMBERS | {"step": "3"},
+                NUMBERS | {"step": 2**70},
+                NUMBERS | {"time": None},
+                NUMBERS | {"reward/a/mean": "0.5"},
+            ],
+        ),
+        (
+            is_appearance,
+            APPEARANCE,
+            [
+                *(without(APPEARANCE, name) for name in APPEARANCE),
+                APPEARANCE | {"digest": "../../secret"},
+                APPEARANCE | {"rewards": {"judge": {"state": "liked", "value": 1.0, "reason": ""}}},
+                APPEARANCE | {"rewards": {"judge": 0.5}},
+            ],
+        ),
+        (is_alert, ALERT, [ALERT | {"time": "yesterday"}, ALERT | {"step": "three"}]),
+    ],
+)
+def test_a_line_that_is_not_ours_is_skipped_and_counted(tmp_path, is_ours, line, others):
+    path = tmp_path / "lines"
+    path.write_text("".join(json.dumps(each) + "\n" for each in (*others, line | {"more": 1})))
+    tail = Tail(path, is_ours=is_ours)
+    assert tail.read_all() == [line | {"more": 1}]
+    assert tail.num_skipped == len(others)

@@ -49,6 +49,7 @@ def get_metrics(
             names=table.names,
             last_step=table.steps[-1] if len(table) else None,
             last_time=moment(table.times[-1]) if len(table) else None,
+            num_skipped=table.num_skipped,
             series=[SeriesView.of(each) for each in series],
         )
     return etags.by_content(request, answer(view))

@@ -4,6 +4,7 @@ import time
 
 from fastapi import APIRouter, Request, Response
 
+from services.run_store.lines import is_alert
 from services.run_store.tail import Tail
 from services.runs_api.alerts import Alert, alerts_of
 from services.runs_api.checkpoints import checkpoints_of
@@ -110,6 +111,6 @@ def list_alerts(*, _: Principal = WATCHER, runs: Runs) -> Response:
 
 def alerts_in(run: OpenRun) -> list[Alert]:
     """Alerts of a run as it stands."""
-    raised = Tail(run.folder.path / "alerts.jsonl").read_all()
+    raised = Tail(run.folder.alerts, is_ours=is_alert).read_all()
     with run.numbers() as table:
         return alerts_of(run.facts(), table, raised, time.time())

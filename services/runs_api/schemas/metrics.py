@@ -32,6 +32,7 @@ class MetricsView(BaseModel):
     names: list[str] = Field(description="Every number that the run has told")
     last_step: int | None
     last_time: datetime | None
+    num_skipped: int = Field(description="Lines that are left out, since they cannot be read")
     series: list[SeriesView]
 
 
