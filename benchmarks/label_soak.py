@@ -121,7 +121,7 @@ def _watch(server: LabelServer, done: Soak, over: Over) -> Client:
 
 def main() -> None:
     """Print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("--database-url", help="a fresh SQLite file if not given")
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--people", type=int, default=100)

@@ -53,7 +53,7 @@ class Line:
 
 def main() -> None:
     """Print a line a measurement, then all of it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("--database-url", help="a fresh SQLite file if not given")
     parser.add_argument("--seconds", type=float, default=4, help="a measurement")
     parser.add_argument("--people", type=int, default=PEOPLE)
@@ -97,7 +97,6 @@ class Bench:
         take longer than the labels."""
         if not num_labels:
             return
-        self._put_groups(1)  # makes the run
         images = self._server.seed_groups(self._digests, -(-num_labels // GROUP))
         for start in range(0, len(images), FILL):
             some = images[start : start + FILL]
