@@ -46,6 +46,7 @@ _WRITE = (
             for name in (
                 "aggregate",
                 "num_labels",
+                "num_answers",
                 "order_weight",
                 "state",
                 "ready_at",
@@ -113,6 +114,7 @@ def _change(
         "group": row.id,
         "aggregate": {**vars(posterior), "mean": sum(mu) / len(mu)},
         "num_labels": sum(vote.label["retracted_at"] is None for vote in group.votes.values()),
+        "num_answers": num_answers(group),
         "order_weight": order_weight(mu, row.policy_version),
         "state": state,
         "ready_at": now if state == "ready" != row.state else row.ready_at,
@@ -153,17 +155,17 @@ def next_state(
     )
     if row.state == "open":
         late = row.deadline_at is not None and row.deadline_at <= now
-        if not (over or late or is_answered(group)):
+        if not (over or late or num_answers(group) == len(group.images) * row.overlap):
             return "open"
         return "ready" if enough else over or "expired"
     # Expired or retired: what was still on its way may make it worth having.
     return "ready" if enough and rewards.is_fresh(row, settings) else row.state
 
 
-def is_answered(group: LoadedGroup) -> bool:
-    """Whether every image has as many answers, of people who count, as were asked for."""
+def num_answers(group: LoadedGroup) -> int:
+    """Answers of people who count; of an image no more than were asked for."""
     answers = Counter(image_id for (image_id, _), vote in group.votes.items() if vote.weight > 0)
-    return all(answers[image.id] >= group.row.overlap for image in group.images)
+    return sum(min(num, group.row.overlap) for num in answers.values())
 
 
 def order_weight(mu: Collection[float], policy_version: int) -> float:

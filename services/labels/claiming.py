@@ -1,12 +1,12 @@
-"""Which group a person is given next.
+"""Which group a person is given next, and which images of it.
 
 Gold to a newcomer, and now and then; else started groups first, then by priority, then by
 (1 - P0_g) 2^(-s_g / 4).
-A group is free while its live leases and its submissions by people who count are fewer than its
-overlap. A lease that has run out is no lease, whether anybody has noticed or not.
+Of an ordinary group a person is asked what it lacks (`places`), of gold all.
 """
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,12 @@ from sqlalchemy import Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.labels.aggregation import FRESHNESS
-from services.labels.group_rows import vote_weight
+from services.labels.places import is_live, places_of
 from services.labels.store.tables import (
     Annotator,
     Assignment,
     Group,
+    GroupImage,
     Label,
     Question,
     Run,
@@ -27,6 +28,14 @@ from services.labels.store.tables import (
 
 if TYPE_CHECKING:
     from services.labels.settings import Settings
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one person is asked."""
+
+    group_id: str
+    image_ids: list[str]
 
 
 def draw(*keys: str) -> float:
@@ -42,7 +51,7 @@ def next_group(
     key: str,
     now: datetime,
     settings: "Settings",
-) -> str | None:
+) -> Offer | None:
     """The group to lease, its row locked; None where there is nothing for this person. `key`, the
     id of the lease, decides by chance whether it is gold, and which."""
     any_question = question_id is None
@@ -50,14 +59,17 @@ def next_group(
     if _is_new(session, annotator_id, settings) or draw("gold", key) < settings.gold_rate:
         candidates = session.scalars(_GOLD[any_question], given).all()
         if candidates:
-            return min(candidates, key=lambda id: draw("gold", key, id))
+            chosen = min(candidates, key=lambda id: draw("gold", key, id))
+            return Offer(chosen, [*session.scalars(_IMAGES_OF, {"group": chosen})])
     passed: list[str] = []
-    while True:
-        # Where rows can be locked, a rival may have leased the group since this statement looked.
-        found = session.execute(_ORDINARY[any_question], {**given, "passed": passed}).first()
-        if found is None or has_free_slot(session, found.id, found.overlap, now):
-            return found.id if found else None
+    while found := session.execute(_ORDINARY[any_question], {**given, "passed": passed}).first():
+        # The counts tell that the group lacks answers, not whose. And where rows can be locked, a
+        # rival may have leased it since this statement looked.
+        wanted = places_of(session, found.id, now).wanted(annotator_id, found.overlap)
+        if wanted:
+            return Offer(found.id, wanted)
         passed.append(found.id)
+    return None
 
 
 def _is_new(session: Session, annotator_id: str, settings: "Settings") -> bool:
@@ -67,41 +79,35 @@ def _is_new(session: Session, annotator_id: str, settings: "Settings") -> bool:
     return (session.scalar(_ANSWERED, {"me": annotator_id}) or 0) < settings.gold_first
 
 
-def has_free_slot(session: Session, group_id: str, overlap: int, now: datetime) -> bool:
-    """Whether somebody else may label the group; certain only for who holds its row."""
-    return (session.scalar(_TAKEN_OF, {"group": group_id, "now": now}) or 0) < overlap
-
-
-_annotators, _assignments, _groups, _labels, _questions, _runs = (
-    core(mapped) for mapped in (Annotator, Assignment, Group, Label, Question, Run)
+_annotators, _assignments, _groups, _images, _labels, _questions, _runs = (
+    core(mapped) for mapped in (Annotator, Assignment, Group, GroupImage, Label, Question, Run)
 )
 _ME, _QUESTION = bindparam("me"), bindparam("question")
-_LIVE = and_(_assignments.c.state == "live", _assignments.c.expires_at > bindparam("now"))
 _MINE = and_(
     _assignments.c.group_id == _groups.c.id,
     _assignments.c.annotator_id == _ME,
 )
 _MY_LABELS = (_labels.c.group_id == _groups.c.id, _labels.c.annotator_id == _ME)
 _ANSWERED = select(_annotators.c.gold_answered).where(_annotators.c.id == _ME)
-_TAKEN = (
-    select(func.count())
-    .select_from(_assignments)
-    .join(_annotators, _annotators.c.id == _assignments.c.annotator_id)
-    .where(or_(_LIVE, and_(_assignments.c.state == "submitted", vote_weight > 0)))
+_IMAGES_OF = select(_images.c.id).where(_images.c.group_id == bindparam("group"))
+_OWED = (
+    select(func.coalesce(func.sum(_assignments.c.num_unanswered), 0))
+    .where(_assignments.c.group_id == _groups.c.id, is_live)
+    .correlate(_groups)
+    .scalar_subquery()
 )
-_TAKEN_OF = _TAKEN.where(_assignments.c.group_id == bindparam("group"))
 
 
 def _ordinary() -> Select[Any]:
-    taken = _TAKEN.where(_assignments.c.group_id == _groups.c.id).correlate(_groups)
-    done = or_(_assignments.c.state.in_(("submitted", "skipped")), _LIVE)
+    mine = or_(_assignments.c.state == "skipped", is_live)
     labels = select(func.count()).select_from(_labels).where(*_MY_LABELS).scalar_subquery()
     return (
         _asked(gold=False)
         .add_columns(_groups.c.overlap)
         .join(_runs, _runs.c.id == _groups.c.run_id)
         .where(or_(_groups.c.deadline_at.is_(None), _groups.c.deadline_at > bindparam("now")))
-        .where(taken.scalar_subquery() < _groups.c.overlap, ~exists().where(_MINE, done))
+        .where(_groups.c.num_answers + _OWED < _groups.c.num_images * _groups.c.overlap)
+        .where(~exists().where(_MINE, mine))
         .where(labels < _groups.c.num_images)
         .where(_groups.c.id.not_in(bindparam("passed", expanding=True)))
         .order_by(

@@ -45,7 +45,7 @@ class NewGroup:
     sampler: dict[str, Any] = field(default_factory=dict)
     auto_rewards: dict[str, Any] = field(default_factory=dict)
     overlap: int | None = None
-    """People who label it; None draws 1 or 2 by the setting `overlap_rate`."""
+    """People asked for each image; None draws 1 or 2 by the setting `overlap_rate`."""
     priority: int = 0
     deadline_at: datetime | None = None
     content_warning: str | None = None

@@ -1,8 +1,9 @@
-"""Leases: a whole prompt group to one person for a while, proven by a token (a fence).
+"""Leases: what a prompt group lacks, to one person for a while, proven by a token (a fence).
 
     live -> submitted | released | skipped | expired
-The token is fresh at every grant. Work that comes when the lease is lost is taken while nobody has
-the place; if somebody has, it goes back to its sender (409 `lease-lost`), never silently away.
+The token is fresh at every grant. Work that comes when the lease is lost is taken while none of its
+images has been answered by, or is asked of, as many as were wanted; else it goes back to its sender
+(409 `lease-lost`), never silently away.
 """
 
 import secrets
@@ -15,10 +16,11 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from services.labels.aggregation import give_up
-from services.labels.claiming import draw, has_free_slot, next_group
+from services.labels.claiming import Offer, draw, next_group
 from services.labels.labelling import Recorded, Verdict, record
 from services.labels.people import by_id
-from services.labels.store.tables import Assignment, Group, GroupImage, Label, core
+from services.labels.places import places_of
+from services.labels.store.tables import Assignment, Group, Label, core
 from services.web.ids import new_id
 from services.web.problems import Problem
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from services.labels.settings import Settings
 
 
-_groups, _images, _leases = (core(mapped) for mapped in (Group, GroupImage, Assignment))
+_groups, _leases = (core(mapped) for mapped in (Group, Assignment))
 _GROUP_OF = select(_leases.c.group_id).where(
     _leases.c.id == bindparam("id"), _leases.c.annotator_id == bindparam("me")
 )
@@ -36,7 +38,6 @@ _LIVE_OF = (
     .where(Assignment.annotator_id == bindparam("me"), Assignment.state == "live")
     .order_by(Assignment.id)
 )
-_IMAGES_OF = select(_images.c.id).where(_images.c.group_id == bindparam("group"))
 _END_OVERDUE = (
     update(_leases)
     .where(_leases.c.group_id == bindparam("group"), _leases.c.id != bindparam("but"))
@@ -72,10 +73,10 @@ def claim(
     if len(live) >= settings.max_leases:
         return None
     id = new_id(now)
-    group_id = next_group(session, annotator_id, question_id, id, now, settings)
-    if group_id is None:
+    offer = next_group(session, annotator_id, question_id, id, now, settings)
+    if offer is None:
         return None
-    return _grant(session, id, group_id, annotator_id, now, settings), True
+    return _grant(session, id, offer, annotator_id, now, settings), True
 
 
 def own(session: Session, assignment_id: str, annotator_id: str | None) -> Assignment:
@@ -109,7 +110,7 @@ def submit(
     now: datetime,
     settings: "Settings",
 ) -> list[Recorded]:
-    """Store verdicts on a leased group; `final` ends the lease and wants an answer on every image.
+    """Store verdicts on leased images; `final` ends the lease and wants an answer on every one.
     All are stored or none."""
     if not secrets.compare_digest(token, assignment.token):
         raise LeaseLost(assignment, _why(assignment, token), verdicts)
@@ -129,6 +130,9 @@ def submit(
             raise result.problem
     if final:
         _check_complete(session, assignment, {verdict.image_id for verdict in verdicts})
+    else:
+        assignment.num_unanswered -= sum(result.status == 201 for result in recorded)
+        session.flush()
     return recorded
 
 
@@ -172,21 +176,21 @@ def _leases_of(session: Session, annotator_id: str) -> Sequence[Assignment]:
 def _grant(
     session: Session,
     id: str,
-    group_id: str,
+    offer: Offer,
     annotator_id: str,
     now: datetime,
     settings: "Settings",
 ) -> Assignment:
-    """The lease of a group that is free; its images in an order of its own."""
-    _end_overdue(session, group_id, now)
-    images = session.scalars(_IMAGES_OF, {"group": group_id}).all()
+    """The lease of images that are free, in an order of its own."""
+    _end_overdue(session, offer.group_id, now)
     lease = Assignment(
         id=id,
-        group_id=group_id,
+        group_id=offer.group_id,
         annotator_id=annotator_id,
         state="live",
         token=secrets.token_urlsafe(16),
-        positions=sorted(images, key=lambda image: draw("position", id, image)),
+        positions=sorted(offer.image_ids, key=lambda image: draw("position", id, image)),
+        num_unanswered=len(offer.image_ids),
         granted_at=now,
         expires_at=now + timedelta(seconds=settings.lease_seconds),
     )
@@ -202,7 +206,7 @@ def _reenter(
     now: datetime,
     settings: "Settings",
 ) -> None:
-    """Take the place again where nobody else has it. The person's own later lease gives way."""
+    """Take the images again where nobody else has them. The person's own later lease gives way."""
     group = session.get_one(Group, assignment.group_id)
     leases = core(Assignment)
     later = (
@@ -213,8 +217,12 @@ def _reenter(
     )
     session.execute(update(leases).where(*later).values(state="released", finished_at=now))
     _end_overdue(session, group.id, now, but=assignment.id)
-    if not (group.is_gold or has_free_slot(session, group.id, group.overlap, now)):
-        raise LeaseLost(assignment, _why(assignment, assignment.token), verdicts)
+    if not group.is_gold:
+        places = places_of(session, group.id, now, but=assignment.id)
+        left = places.unanswered(assignment.positions, assignment.annotator_id)
+        if not {*left} <= {*places.wanted(assignment.annotator_id, group.overlap)}:
+            raise LeaseLost(assignment, _why(assignment, assignment.token), verdicts)
+        assignment.num_unanswered = len(left)
     assignment.state, assignment.finished_at = "live", None
     assignment.expires_at = now + timedelta(seconds=settings.lease_seconds)
     session.flush()
@@ -229,7 +237,7 @@ def _why(assignment: Assignment, token: str) -> str:
     if token != assignment.token:
         return "has another lease_token"
     if assignment.state in ("live", "expired"):
-        return f"ran out at {assignment.expires_at.isoformat()} and others may hold its group"
+        return f"ran out at {assignment.expires_at.isoformat()} and its images may be others'"
     return f"has been {assignment.state}"
 
 

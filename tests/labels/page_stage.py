@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from services.labels import groups
 from services.labels.images import ImageFolder, Picture, read_picture, store
+from services.labels.labelling import Verdict, record
+from services.labels.people import by_id
 from services.labels.sessions import create_invite, start_session
 from services.labels.settings import Settings
 from services.labels.store.database import Database
@@ -155,16 +157,14 @@ class Stage:
         self.write(lambda session: session.execute(update(Assignment).values(expires_at=past)))
 
     def give_away(self, group_id: str) -> None:
-        """Ann's lease runs out, and somebody else has labelled the group."""
+        """Ann's lease runs out, and somebody else has labelled the first image of the group."""
         self.expire_leases()
         bob = make_annotator(self._database, "Bob", self._now())
-        past = self._now() - timedelta(seconds=1)
+        first = select(GroupImage.id).where(GroupImage.group_id == group_id, GroupImage.index == 0)
 
         def operation(session: Session) -> None:
-            facts = {"state": "submitted", "token": "", "positions": []}
-            times = {"granted_at": past, "expires_at": past, "finished_at": past}
-            row = Assignment(id="bobs", group_id=group_id, annotator_id=bob, **facts, **times)
-            session.add(row)
+            verdict = Verdict(session.scalars(first).one(), by_id(session, bob), "like")
+            record(session, [verdict], "api", self._now(), self._settings)
 
         self.write(operation)
 

@@ -1,4 +1,4 @@
-"""A process that a test starts: people who claim, label, stall, vanish and send twice.
+"""A process that a test starts: people who claim, label, stall, vanish half-way and send twice.
 
 `python -m tests.labels.stalling_people URL NAME`: one JSON line for each submit, accepted or lost,
 until no group is open.
@@ -48,31 +48,32 @@ class Person:
                 self._write(lambda s, now: sweep(s, now, SETTINGS))
                 time.sleep(self._rng.uniform(0.01, 0.1))
             elif self._rng.random() < VANISHES:
+                self._label(lease[0], self._rng.randrange(len(lease[0].positions)))
                 self._become_somebody_else()
             else:
-                self._label(lease[0])
+                self._label(lease[0], len(lease[0].positions))
 
-    def _label(self, lease: Assignment) -> None:
+    def _label(self, lease: Assignment, num_images: int) -> None:
+        """As many images as that; all of them is final."""
         if self._rng.random() < STALLS:
             time.sleep(self._rng.uniform(0, 3 * SETTINGS.lease_seconds))  # a third is past the end
-        values = [self._rng.choice(("like", "dislike")) for _ in lease.positions]
+        final = num_images == len(lease.positions)
+        labels = {
+            image: self._rng.choice(("like", "dislike")) for image in lease.positions[:num_images]
+        }
 
         def submit(session: Session, now: datetime) -> list[Recorded]:
             person = by_id(session, lease.annotator_id)
             own = leases.own(session, lease.id, person.id)
-            pairs = zip(lease.positions, values, strict=True)
-            verdicts = [Verdict(image, person, value) for image, value in pairs]
-            return leases.submit(session, own, lease.token, verdicts, True, now, SETTINGS)
+            verdicts = [Verdict(image, person, value) for image, value in labels.items()]
+            return leases.submit(session, own, lease.token, verdicts, final, now, SETTINGS)
 
         try:
             for _ in range(1 + (self._rng.random() < RETRIES)):
                 self._write(submit)
-                self._tell(lease, dict(zip(lease.positions, values, strict=True)))
+                self._say({"person": lease.annotator_id, "values": labels})
         except leases.LeaseLost:
             self._say({"lost": lease.group_id})
-
-    def _tell(self, lease: Assignment, values: dict[str, str]) -> None:
-        self._say({"group": lease.group_id, "person": lease.annotator_id, "values": values})
 
     def _say(self, line: dict[str, Any]) -> None:
         os.write(1, f"{json.dumps(line)}\n".encode())  # one call: whole lines

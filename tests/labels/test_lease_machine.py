@@ -1,17 +1,19 @@
-"""Whatever people and clocks do: no group is labelled by more than were asked for, nothing that was
+"""Whatever people and clocks do: no image is asked of more people than were wanted, nothing
 accepted is lost, and every group comes to an end."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import func, select
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import select
 
 from services.labels import leases
 from services.labels.gold import GoldAnswer, mark
-from services.labels.store.tables import Assignment, Group, Label
+from services.labels.store.tables import Assignment, Group, GroupImage, Label
 from services.labels.sweep import sweep
 from services.web.problems import Problem
 from tests.labels.labelling_cases import PLAIN, START, World, world
@@ -19,6 +21,7 @@ from tests.labels.labelling_cases import PLAIN, START, World, world
 pytestmark = pytest.mark.unit
 
 PEOPLE = st.sampled_from(["ann", "bob", "cem"])
+SOURCES = ("web", "api")
 SIZE = 3
 VALUES = st.text(alphabet="ldus", min_size=SIZE, max_size=SIZE)
 SOME = st.text(alphabet="ldus-", min_size=SIZE, max_size=SIZE)
@@ -49,6 +52,11 @@ class Leases(RuleBasedStateMachine):
         self.nothing_accepted_is_lost()
         self._opened.__exit__(None, None, None)
 
+    @initialize(overlap=st.sampled_from([1, 2]))
+    def begin(self, overlap: int) -> None:
+        self.put_group(overlap=overlap, policy=0, deadline=None, gold=False)
+        self.claim(person="ann", holds=False, gold=0)
+
     @rule(
         overlap=st.sampled_from([1, 1, 1, 2]),
         policy=st.integers(0, 8),
@@ -73,6 +81,23 @@ class Leases(RuleBasedStateMachine):
         lease = self.here.claim(person, holding=holding)
         if lease is not None and lease not in self.leases:
             self.leases.append(lease)
+            self.asks_what_is_missing_and_no_more(lease)
+
+    def asks_what_is_missing_and_no_more(self, lease: Assignment) -> None:
+        """Of who came now: the images that, without them, had fewer people than were wanted."""
+        group, me = self.here.state(lease.group_id), lease.annotator_id
+        answered, owed = self._answers(), self._owed()
+        images = select(GroupImage.id).where(GroupImage.group_id == group.id)
+        wanted = {
+            image
+            for image in self.here.session.scalars(images)
+            if group.is_gold
+            or (
+                len(answered[image] | (owed[image] - {me})) < group.overlap
+                and me not in answered[image]
+            )
+        }
+        assert {*lease.positions} == wanted
 
     @rule(data=st.data(), values=VALUES)
     @precondition(lambda self: self.leases)
@@ -83,6 +108,12 @@ class Leases(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     def submit_a_part(self, data: st.DataObject, values: str) -> None:
         self._send(data.draw(st.sampled_from(self.leases)), values, final=False)
+
+    @rule(data=st.data(), values=SOME)
+    @precondition(lambda self: self.leases)
+    def submit_a_part_and_vanish(self, data: st.DataObject, values: str) -> None:
+        self._send(data.draw(st.sampled_from(self.leases)), values, final=False)
+        self.here.wait(121)
 
     @rule(data=st.data())
     @precondition(lambda self: self.leases)
@@ -121,16 +152,12 @@ class Leases(RuleBasedStateMachine):
         sweep(self.here.session, self.here.now, self.here.settings)
 
     @invariant()
-    def no_more_people_than_places(self) -> None:
-        taken = Assignment.state.in_(("live", "submitted"))
-        query = (
-            select(Group.id, Group.overlap, func.count())
-            .join(Assignment, Assignment.group_id == Group.id)
-            .where(taken, ~Group.is_gold)
-            .group_by(Group.id, Group.overlap)
-        )
-        for group_id, overlap, count in self.here.session.execute(query):
-            assert count <= overlap, group_id
+    def no_image_is_asked_of_more_people_than_were_wanted(self) -> None:
+        """Those who were asked and have answered, or may yet; nobody asked for what is pushed."""
+        answered, owed = self._answers("web"), self._owed()
+        query = select(GroupImage.id, Group.overlap).join(Group, Group.id == GroupImage.group_id)
+        for image, overlap in self.here.session.execute(query.where(~Group.is_gold)):
+            assert len(answered[image] | owed[image]) <= overlap, image
 
     @invariant()
     def nothing_accepted_is_lost(self) -> None:
@@ -158,6 +185,20 @@ class Leases(RuleBasedStateMachine):
                 assert group.aggregate is not None
                 assert told == pytest.approx(group.aggregate["mu"])
 
+    def _answers(self, *sources: str) -> dict[str, set[str]]:
+        """Who has answered an image, of these sources if any are named."""
+        query = select(Label.image_id, Label.annotator_id)
+        rows = self.here.session.execute(query.where(Label.source.in_(sources or SOURCES)))
+        return _grouped((image, person) for image, person in rows)
+
+    def _owed(self) -> dict[str, set[str]]:
+        """Who holds a lease on an image and has not answered, whether or not the lease is over."""
+        query = select(Assignment.positions, Assignment.annotator_id)
+        live = self.here.session.execute(query.where(Assignment.state == "live"))
+        answered = self._answers()
+        asked = ((image, person) for images, person in live for image in images)
+        return _grouped(pair for pair in asked if pair[1] not in answered[pair[0]])
+
     def _send(self, lease: Assignment, values: str, final: bool) -> None:
         def send() -> None:
             for result in self.here.submit(lease, values, final):
@@ -176,6 +217,13 @@ class Leases(RuleBasedStateMachine):
                 operation()
         except Problem:
             self.accepted = before
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for key, value in pairs:
+        found[key].add(value)
+    return found
 
 
 TestLeases = Leases.TestCase

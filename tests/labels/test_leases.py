@@ -8,6 +8,7 @@ import pytest
 
 from services.labels import leases
 from services.labels.gold import GoldAnswer, mark
+from services.labels.labelling import Verdict
 from services.labels.store.tables import Annotator, Assignment
 from services.labels.sweep import sweep
 from services.web.problems import Problem
@@ -224,14 +225,70 @@ def test_a_repeated_submit_is_the_same_and_another_value_is_refused(here: World)
         here.submit(lease, "llll")
 
 
+def test_what_somebody_began_is_finished_by_the_next_who_is_asked_the_rest_alone(
+    here: World,
+) -> None:
+    images = here.group("g")
+    here.submit(claimed(here, "ann"), "l-d-", final=False)
+    here.wait(120)
+    lease = claimed(here, "bob")
+    assert {*lease.positions} == {images[1], images[3]}
+    assert here.claim("cem") is None
+    with refused("image-unknown"), here.session.begin_nested():
+        on_first = [Verdict(images[0], here.person("bob"), "like")]
+        leases.submit(here.session, lease, lease.token, on_first, False, here.now, here.settings)
+    here.submit(lease, "-l-l")
+    assert (here.state("g").state, here.state("g").num_labels) == ("ready", 4)
+
+
 def test_who_began_and_lost_the_lease_may_finish(here: World) -> None:
-    here.group("g")
+    images = here.group("g")
     here.submit(claimed(here, "ann"), "l---", final=False)
     here.wait(120)
     lease = claimed(here, "ann")
-    assert lease.group_id == "g"
+    assert {*lease.positions} == {*images[1:]}
     here.submit(lease, "-ddl")
     assert here.state("g").state == "ready"
+
+
+def test_of_an_image_as_many_are_asked_as_were_wanted_whoever_has_answered_the_others(
+    here: World,
+) -> None:
+    images = here.group("g", overlap=2)
+    here.label("user", images[:1], "l")
+    first = claimed(here, "ann")
+    here.submit(first, "l---", final=False)
+    assert {*claimed(here, "bob").positions} == {*images[1:]}
+    assert here.claim("cem") is None
+    here.wait(120)
+    here.label("other user", images[1:3], "ll")
+    # Nobody holds anything: image 0 has two answers, images 1 and 2 have one, image 3 has none.
+    assert {*claimed(here, "ann").positions} == {*images[1:]}
+    assert {*claimed(here, "bob").positions} == {images[3]}
+
+
+def test_labels_pushed_meanwhile_leave_a_live_lease_alone_and_end_a_lost_one(here: World) -> None:
+    for name in "ab":
+        here.group(name)
+    live, lost = claimed(here, "ann"), claimed(here, "bob")
+    here.wait(60)
+    own = leases.own(here.session, live.id, "ann")
+    leases.heartbeat(here.session, own, live.token, here.now, here.settings)
+    here.wait(60)
+    here.label("user", [min(live.positions), min(lost.positions)], "ll")
+    here.submit(live, "dddd")
+    with refused("lease-lost"), here.session.begin_nested():
+        here.submit(lost, "dddd")
+    assert {*claimed(here, "cem").positions} == {*lost.positions} - {min(lost.positions)}
+
+
+def test_work_that_was_sent_in_part_may_be_ended_late_though_all_is_answered(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    here.submit(lease, "lddl", final=False)
+    here.wait(500)
+    assert here.claim("bob") is None
+    assert {result.status for result in here.submit(lease, "lddl")} == {200}
 
 
 def test_labels_of_those_below_the_gold_bar_leave_the_place_free(here: World) -> None:

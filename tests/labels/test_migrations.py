@@ -9,11 +9,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, func, inspect, select, text
+from sqlalchemy.orm import Session
 
 from services.labels.store.database import Database
 from services.labels.store.migrations.upgrade import configure, upgrade
-from services.labels.store.tables import Table
+from services.labels.store.tables import Annotator, Assignment, Group, Table
 from tests.labels.filling import fill
+from tests.labels.labelling_cases import World
 from tests.labels.postgresql import create_database, drop_database
 
 pytestmark = pytest.mark.integration
@@ -50,7 +52,7 @@ def test_every_migration_goes_down_and_up_again_under_rows(scratch_url: str):
         scripts = list(ScriptDirectory.from_config(configure(connection)).walk_revisions())
     for script in scripts:
         with engine.begin() as connection:
-            command.downgrade(configure(connection), script.down_revision or "base")
+            command.downgrade(configure(connection), str(script.down_revision or "base"))
     assert inspect(engine).get_table_names() == ["alembic_version"]
     upgrade(engine)
     assert differences(engine) == []
@@ -58,6 +60,34 @@ def test_every_migration_goes_down_and_up_again_under_rows(scratch_url: str):
     again = Database.open(scratch_url)
     again.write_now(fill)
     again.close()
+
+
+def test_answers_from_before_they_were_counted_are_counted(scratch_url: str):
+    def work(session: Session) -> None:
+        here = World(session)
+        images = here.group("g", 3, overlap=2)
+        for person, values in (("ann", "ll-"), ("bob", "s--"), ("cem", "d--")):
+            here.label(person, images, values)
+        here.person("spam")
+        session.get_one(Annotator, "spam").weight = 0
+        here.label("spam", images, "lll")
+        here.claim("ann")
+
+    def counts(session: Session) -> tuple[int, int]:
+        group, lease = session.scalars(select(Group)).one(), session.scalars(select(Assignment))
+        return group.num_answers, lease.one().num_unanswered
+
+    database = Database.open(scratch_url)
+    database.write_now(work)
+    assert database.read_now(counts) == (3, 1)
+    database.close()
+    engine = create_engine(scratch_url)
+    with engine.begin() as connection:
+        command.downgrade(configure(connection), "0003")
+    engine.dispose()
+    database = Database.open(scratch_url)
+    assert database.read_now(counts) == (3, 3)  # a lease of then was of the whole group
+    database.close()
 
 
 def test_opening_twice_changes_nothing(database_url: str):

@@ -411,9 +411,14 @@ def test_heartbeats_keep_a_lease_and_the_work_is_kept_if_it_is_lost(stage, app, 
     page.get_by_role("button", name="Look at them").click()
     expect(page.locator("#kept-list")).to_contain_text("like, dislike, like, unsure")
     page.get_by_role("button", name="Discard").click()
+    page.keyboard.press("Escape")
+    expect(page.locator(".tile")).to_have_count(3)
+    label_all(page, "fdf")
+    all_sent(page, 2)
     page.reload()
     state(page, "empty")
     expect(page.locator(".notice")).to_have_count(0)
+    assert len(stage.labels("g1")) == 4
 
 
 def test_a_session_that_ends_loses_nothing_and_another_tab_waits(stage, open_page, live_server):

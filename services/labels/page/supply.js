@@ -28,6 +28,12 @@ export class LeasedGroup {
     this.renew(leaseMs);
   }
 
+  /** Whether an assignment is of the very images that are on screen. */
+  asksTheSameAs({ images }) {
+    const shown = new Set(this.images.map(({ id }) => id));
+    return images.length === shown.size && images.every(({ image_id: id }) => shown.has(id));
+  }
+
   renew(leaseMs) {
     this.leaseMs = leaseMs;
     this.endsAt = performance.now() + leaseMs;
@@ -148,7 +154,7 @@ export class Supply {
       return null;
     }
     const mine = this.current;
-    if (mine?.lost && mine.assignment.group.group_id === assignment.group.group_id) {
+    if (mine?.lost && mine.asksTheSameAs(assignment)) {
       mine.adopt(assignment, leaseMs(assignment, headers)); // ours once more
       return null;
     }

@@ -47,7 +47,8 @@ LOOK_AGAIN_S = 2.0
 async def claim(
     body: ClaimIn, request: Request, principal: Principal = require("annotator", "admin")
 ) -> Response:
-    """Lease a whole group. Your own live lease comes again; without work, 204 after the wait."""
+    """Lease what a group lacks: all of it, or what others left. Your own live lease comes again;
+    without work, 204 after the wait."""
     state = request.app.state
     annotator_id = _person(principal)
     until = asyncio.get_running_loop().time() + body.wait_seconds
@@ -114,7 +115,7 @@ async def submit(
     request: Request,
     principal: Principal = require("annotator", "admin"),
 ) -> Response:
-    """Store verdicts. A lost lease is no loss while the place is free; else 409 `lease-lost` has
+    """Store verdicts. A lost lease is no loss while its images are free; else 409 `lease-lost` has
     your `labels`, as you sent them."""
     state = request.app.state
     now, annotator_id = state.clock(), _person(principal)

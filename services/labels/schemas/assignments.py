@@ -36,7 +36,9 @@ class SubmitIn(Token):
         json_schema_extra={"example": {"lease_token": "s3cr3t", "labels": [EXAMPLE]}}
     )
     labels: list[LabelIn] = Field(max_length=MAX_IMAGES)
-    final: bool = Field(True, description="false keeps the lease; true wants every image answered")
+    final: bool = Field(
+        True, description="false keeps the lease; true wants every image of it answered"
+    )
 
 
 class PromptText(BaseModel):
@@ -71,7 +73,7 @@ class AssignedImage(BaseModel):
 
 
 class AssignmentView(BaseModel):
-    """A lease: this whole group is the caller's until it ends."""
+    """A lease: these images of the group are the caller's until it ends."""
 
     assignment_id: str
     lease_token: str

@@ -56,7 +56,8 @@ class GroupIn(BaseModel):
         {}, max_length=32, description="Name to a value an image, by index; null is missing"
     )
     overlap: Annotated[int, Field(ge=1, le=20)] | None = Field(
-        None, description="People who label it; left out, a share of groups drawn by chance has 2"
+        None,
+        description="People asked for each image; left out, 1, or for a share of groups 2",
     )
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     deadline_at: Time | None = None

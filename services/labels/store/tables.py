@@ -204,6 +204,7 @@ class Group(Table):
     reward_revision: Mapped[int] = mapped_column(default=0)
     num_skips: Mapped[int] = mapped_column(default=0)
     num_labels: Mapped[int] = mapped_column(default=0)
+    num_answers: Mapped[int] = mapped_column(default=0)  # that count, up to overlap an image
     order_weight: Mapped[float] = mapped_column(default=0.0)  # log2(1-P0) + policy_version / 4
     created_at: Mapped[datetime]
     ready_at: Mapped[datetime | None]
@@ -249,7 +250,7 @@ GroupImage.removed_at = column_property(
 
 
 class Assignment(Table):
-    """A lease: this whole group to this person until then; the token fences late submits."""
+    """A lease: these images to this person until then; the token fences late submits."""
 
     __tablename__ = "assignments"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -257,7 +258,8 @@ class Assignment(Table):
     annotator_id: Mapped[str] = mapped_column(ForeignKey("annotators.id"))
     state: Mapped[str] = mapped_column(default="live")  # live submitted released skipped expired
     token: Mapped[str]
-    positions: Mapped[list[Any]]  # image ids in the order shown
+    positions: Mapped[list[Any]]  # ids of the images asked for, in the order shown
+    num_unanswered: Mapped[int]  # of them, while it is live
     reason: Mapped[str | None]
     granted_at: Mapped[datetime]
     expires_at: Mapped[datetime]
