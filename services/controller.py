@@ -26,6 +26,7 @@ from services.run_control import RunControl
 from services.run_store.alerts import AlertLog
 from services.run_store.commands import Command
 from services.run_store.run_folder import RunFolder
+from services.runtime.batches import Lost
 from services.runtime.handles import Reference, Runtime, WorkerDiedError
 from services.runtime.waiting import Changes, Patience
 from services.telemetry import Telemetry
@@ -189,15 +190,21 @@ class Controller:
 
     async def _collect(self, requests: Sequence[Any]) -> None:
         images, _ = await self.generate(requests)
-        judged = [self._judge_together(name, images) for name in self.rewards]
+        group_ids = [group_id for group_id, _ in requests]
+        judged = [self._judge_together(name, group_ids, images) for name in self.rewards]
         for group, *records in zip(images, *await asyncio.gather(*judged), strict=True):
             await self.record(group, records)
 
-    async def _judge_together(self, name: str, images: Sequence[Reference]) -> list[Reference]:
-        records = await self.rewards[name].judge_together(images, self.images_per_group)
-        for each in records:
-            self.see(await self.replay.attach_rewards.remote(each))
-        return records
+    async def _judge_together(
+        self, name: str, group_ids: Sequence[int], images: Sequence[Reference]
+    ) -> list[Reference]:
+        answers = await self.rewards[name].judge_together(images, self.images_per_group)
+        return [
+            await self.attach_lost(name, group_id, answer)
+            if isinstance(answer, Lost)
+            else await self.attach(answer)
+            for group_id, answer in zip(group_ids, answers, strict=True)
+        ]
 
     async def generate(self, requests: Sequence[Any]) -> tuple[list[Reference], int]:
         """Put groups of these prompts into the buffer; each one's images, and who made them."""
@@ -214,14 +221,29 @@ class Controller:
 
     async def judge(
         self, name: str, images: Reference, wanted: Callable[[], bool]
-    ) -> Reference | None:
-        """Let one reward judge a group, and give the buffer its records; the reference to them.
+    ) -> Reference | Lost:
+        """Let one reward judge a group, and give the buffer its records; the reference to them."""
+        answer = await self.rewards[name].judge(images, self.images_per_group, wanted)
+        return answer if isinstance(answer, Lost) else await self.attach(answer)
 
-        None where the group was let go before anybody judged it.
-        """
-        records = await self.rewards[name].judge(images, self.images_per_group, wanted)
-        if records is not None:
-            self.see(await self.replay.attach_rewards.remote(records))
+    async def attach(self, records: Reference) -> Reference:
+        """Give the buffer records; the reference to them."""
+        self.see(await self.replay.attach_rewards.remote(records))
+        return records
+
+    async def attach_lost(self, name: str, group_id: int, lost: Lost) -> Reference:
+        """The same of a group that a reward has lost, unless its on_failure ends the run."""
+        (reward,) = (reward for reward in self.config.rewards if reward.name == name)
+        if reward.on_failure == "stop_run":
+            raise RuntimeError(
+                f"reward {name!r} has no value for group {group_id} and its on_failure is "
+                f"stop_run: {lost.reason}; mend the reward, or set on_failure to drop_sample or "
+                "drop_group"
+            )
+        records, counts = self.replay.attach_missing.remote(
+            group_id, name, lost.state, lost.reason, num_returns=2
+        )
+        self.see(await counts)
         return records
 
     @property

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from services.runtime.batches import Lost
 from services.runtime.handles import Reference
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class _Group:
     """The images of one group on their way through the rewards."""
 
+    group_id: int
     images: Reference
     policy_version: int
     records: list[Reference] = field(default_factory=list)
@@ -76,8 +78,8 @@ class Loops:
                 images, version = await run.generate(requests)
             finally:
                 self.num_generating -= count
-            for each in images:
-                task = run.spawn(self._judge(_Group(each, version)))
+            for (group_id, _), each in zip(requests, images, strict=True):
+                task = run.spawn(self._judge(_Group(group_id, each, version)))
                 self.judging.add(task)
                 task.add_done_callback(self.judging.discard)
             run.changes.tell()
@@ -94,10 +96,14 @@ class Loops:
             return age <= run.algorithm.replay.max_staleness_surrogate
 
         judged = [run.judge(name, group.images, wanted) for name in run.rewards]
-        records = await asyncio.gather(*judged)
-        group.records = [each for each in records if each is not None]
-        if len(group.records) == len(records):
-            await self._judged(group)
+        answers = dict(zip(run.rewards, await asyncio.gather(*judged), strict=True))
+        if any(isinstance(each, Lost) and each.state == "expired" for each in answers.values()):
+            return
+        group.records = [
+            await run.attach_lost(name, group.group_id, each) if isinstance(each, Lost) else each
+            for name, each in answers.items()
+        ]
+        await self._judged(group)
 
     async def offer_loop(self, name: str) -> None:
         """Let people be asked about what was generated and judged.

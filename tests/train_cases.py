@@ -158,6 +158,19 @@ class SlowReward(UpperHalf):
         return super().evaluate(batch)
 
 
+class DeadlyReward(UpperHalf):
+    """Ends its process at one group."""
+
+    def __init__(self, group_id: int) -> None:
+        self.group_id = group_id
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """As `UpperHalf`, if it lives."""
+        if any(item.group_id == self.group_id for item in batch):
+            os._exit(1)
+        return super().evaluate(batch)
+
+
 class UnpreparedReward(UpperHalf):
     """Cannot import what it needs where it works."""
 

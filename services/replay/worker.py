@@ -13,7 +13,7 @@ from services.config import RunConfig
 from tdm_core.advantages import AdvantageNormaliser
 from tdm_core.batches import fresh_batch, rewarded_batch
 from tdm_core.replay_buffer import LateRewards, ReplayBuffer
-from tdm_core.types import FreshBatch, RewardedBatch, RewardRecord, RolloutGroup
+from tdm_core.types import FreshBatch, RewardedBatch, RewardRecord, RewardState, RolloutGroup
 
 Counts = dict[str, float]
 
@@ -29,7 +29,7 @@ class ReplayWorker:
         algorithm = config.algorithm
         num_steps = algorithm.sampler.num_steps
         self.human = config.human_reward.human if config.human_reward else None
-        self.num_groups = algorithm.num_groups
+        self.num_groups, self.group_size = algorithm.num_groups, algorithm.group_size
         self.reward_names = config.reward_names
         self.buffer = ReplayBuffer(
             algorithm.replay,
@@ -61,6 +61,17 @@ class ReplayWorker:
                 self._versions[record.reward].add(record.version)
         self.buffer.attach_rewards(records)
         return self.counts()
+
+    def attach_missing(
+        self, group_id: int, reward: str, state: RewardState, reason: str
+    ) -> tuple[list[RewardRecord], Counts]:
+        """Join records of a group that this reward will not judge; they, and counts."""
+        records = [
+            RewardRecord(group_id, sample, slot, reward, state, None, reason=reason)
+            for sample in range(self.group_size)
+            for slot in range(self.buffer.num_slots)
+        ]
+        return records, self.attach_rewards(records)
 
     def draw_fresh(self, policy_version: int) -> FreshBatch | None:
         """The generator's next batch; None when too few groups are young enough."""

@@ -3,20 +3,29 @@
     judge, judge_together -> queue -> batch -> a free worker -> every piece's answer by itself
 
 A worker that dies loses nothing: its batch goes to whoever is free next (`staff` says who that is).
+What workers die of is not tried for ever: after `MAX_DEATHS` a batch is done piece by piece, and a
+piece that yet another worker dies of is lost.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from services.runtime.batches import BatchQueue, Piece
+from services.runtime.batches import BatchQueue, Lost, Piece
 from services.runtime.costs import Costs
 from services.runtime.handles import Handle, Reference, WorkerDiedError
 from services.runtime.staff import Staff
 
+log = logging.getLogger(__name__)
+
+TOO_OLD = Lost("expired", "too_old", "it was too old for anybody before its turn came")
+OVERFLOW = Lost("expired", "overflow", "younger work pushed it out of the reward's full queue")
 LOOK_S = 0.25
 """How often a pool that may change its size looks whether it should."""
+MAX_DEATHS = 2
+"""Workers that may die at a batch before its pieces are done one by one."""
 
 
 class BatchPool:
@@ -40,26 +49,30 @@ class BatchPool:
 
     async def judge(
         self, reference: Reference, size: int, wanted: Callable[[], bool] = lambda: True
-    ) -> Reference | None:
+    ) -> Reference | Lost:
         """The answer to one piece, which may share a batch with any other.
 
-        None if it was let go: no longer wanted, or pushed out of a queue that is full.
+        It is lost if it was let go (no longer wanted, or pushed out of a queue that is full), or if
+        workers die of it.
         """
         piece = Piece(reference, size, self._clock(), wanted)
         pushed_out = self._queue.put(piece)
         if pushed_out is not None:
-            self._let_go(pushed_out, "overflow")
+            self._lose(pushed_out, OVERFLOW)
         self._news.set()
         return await piece.answer
 
-    async def judge_together(self, references: Sequence[Reference], size: int) -> list[Reference]:
-        """The answers to pieces of `size` each, which share batches with one another only."""
+    async def judge_together(
+        self, references: Sequence[Reference], size: int
+    ) -> list[Reference | Lost]:
+        """The answers to pieces of `size` each, which share batches with one another only.
+
+        Nothing but the death of its workers loses one.
+        """
         pieces = [Piece(reference, size, self._clock()) for reference in references]
         self._queue.put_together(pieces)
         self._news.set()
-        answers = await asyncio.gather(*(piece.answer for piece in pieces))
-        assert None not in answers, "these are wanted until they are done"
-        return answers
+        return await asyncio.gather(*(piece.answer for piece in pieces))
 
     async def serve(self) -> None:
         """Give batches to free workers, and mind the pool's size; never returns.
@@ -87,14 +100,14 @@ class BatchPool:
         if piece.answer.done():  # whoever waited has gone
             return False
         if not piece.wanted():
-            self._let_go(piece, "too_old")
+            self._lose(piece, TOO_OLD)
             return False
         return True
 
-    def _let_go(self, piece: Piece, reason: str) -> None:
-        self.costs.count(f"expired/{reason}", piece.size)
+    def _lose(self, piece: Piece, lost: Lost) -> None:
+        self.costs.count(f"{lost.state}/{lost.kind}", piece.size)
         if not piece.answer.done():
-            piece.answer.set_result(None)
+            piece.answer.set_result(lost)
 
     async def _do(self, handle: Handle, batch: list[Piece]) -> None:
         began = self._clock()
@@ -106,9 +119,7 @@ class BatchPool:
         except WorkerDiedError as death:
             if death.host != handle.host:
                 raise  # what the pieces came from died, so no worker of this pool can help
-            self.costs.count("reissued", len(batch))
-            self._queue.put_back(batch)
-            self._news.set()
+            self._try_again(batch, death)
             await self.staff.return_alive(handle)
         else:
             unfit = counts.pop("unfit", "")
@@ -117,6 +128,20 @@ class BatchPool:
                 if not piece.answer.done():
                     piece.answer.set_result(answer)
             await self.staff.return_fit(handle, unfit)
+
+    def _try_again(self, batch: list[Piece], death: WorkerDiedError) -> None:
+        """Have a batch done again, unless it is one piece that nobody survives."""
+        for piece in batch:
+            piece.deaths += 1
+        deaths = batch[0].deaths
+        if len(batch) == 1 and deaths >= MAX_DEATHS:
+            reason = f"{deaths} workers died of it: {str(death).partition(chr(10))[0]}"
+            log.warning("a piece of work is given up, since %s", reason)
+            self._lose(batch[0], Lost("failed", "killed", reason))
+            return
+        self.costs.count("reissued", len(batch))
+        self._queue.put_back(*([batch] if deaths < MAX_DEATHS else [[piece] for piece in batch]))
+        self._news.set()
 
     def _pause_s(self) -> float | None:
         """Until the next look, unless there is news."""

@@ -8,9 +8,21 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from services.runtime.handles import Reference
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What a piece gets in place of an answer."""
+
+    state: Literal["expired", "failed"]
+    """Whether it was let go, or nobody could do it."""
+    kind: str
+    """One word for the reason, to be counted by."""
+    reason: str
+    """Why, for people."""
 
 
 @dataclass(eq=False)
@@ -25,8 +37,10 @@ class Piece:
     """When it came, in the pool's seconds."""
     wanted: Callable[[], bool] = lambda: True
     """Whether anybody still has a use for it, asked when its batch begins."""
-    answer: "asyncio.Future[Any]" = field(default_factory=asyncio.Future)
-    """The reference that the worker answers with, or None once the piece is let go."""
+    answer: "asyncio.Future[Reference | Lost]" = field(default_factory=asyncio.Future)
+    """The reference that the worker answers with, or why there is none."""
+    deaths: int = 0
+    """Workers that died while they did it."""
 
 
 class BatchQueue:
@@ -62,9 +76,9 @@ class BatchQueue:
         while waiting:
             self._batches.append(self._cut(waiting))
 
-    def put_back(self, batch: list[Piece]) -> None:
-        """Have the very same batch done next: its worker died."""
-        self._batches.appendleft(batch)
+    def put_back(self, *batches: list[Piece]) -> None:
+        """Have these very batches done next: their worker died."""
+        self._batches.extendleft(reversed(batches))
 
     def take(self, now: float) -> list[Piece]:
         """The next batch, empty if none is due yet."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from services.run_store import commands
+from services.run_store.images import ImageStore
+from services.run_store.run_folder import RunFolder
 from tests.one_ray import one_ray
 from tests.train_cases import Running, metrics, numbers, reward, toy_run
 
@@ -43,6 +45,11 @@ def endless_run(runs: Path, judge: dict[str, Any], **cluster: Any) -> Running:
         cluster=ON_RAY | cluster,
     )
     return Running(config)
+
+
+def index(folder: RunFolder) -> list[dict[str, Any]]:
+    """What is stored of a run's images."""
+    return list(ImageStore(folder.images).index())
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:
@@ -87,6 +94,21 @@ def test_a_worker_killed_at_its_batch_loses_nothing(tmp_path: Path, num_workers:
         for line in numbers(undisturbed.folder)
     ]
     assert kept == wanted
+
+
+def test_a_group_that_workers_die_of_has_failed_and_the_others_are_judged(tmp_path: Path) -> None:
+    judge = reward(f"{CASES}:DeadlyReward", options={"group_id": 2}, batch_size=16)
+    shape = {"run": {"iterations": 1}, "telemetry": {"images_every": 1, "images_per_group": 1}}
+    running = Running(toy_run(tmp_path, rewards=[judge], cluster=ON_RAY, **shape))
+    running.join()
+    assert running.fault is None
+    (line,) = metrics(running.folder)
+    assert (line["reward/upper_half/failed/killed"], line["reward/upper_half/failed"]) == (16, 16)
+    assert running.folder.status()["workers"]["reward-upper_half-0"]["restarts"] == 2
+    stored = {each["group_id"]: each["rewards"]["upper_half"] for each in index(running.folder)}
+    assert stored[2]["state"] == "failed"
+    assert "2 workers died of it: worker reward-upper_half-0 died" in stored[2]["reason"]
+    assert {stored[group_id]["state"] for group_id in (0, 1, 3)} == {"ready"}
 
 
 def test_several_rewards_in_small_batches_have_the_same_bits_on_both_runtimes(

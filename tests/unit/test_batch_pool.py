@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.runtime.batch_pool import BatchPool
-from services.runtime.batches import BatchQueue
+from services.runtime.batches import BatchQueue, Lost
 from services.runtime.handles import Handle, HireFailedError, HostSpec, Recipe
 from services.runtime.local import LocalRuntime
 from services.runtime.scaling import ScaleBounds, Scaler
@@ -21,6 +21,10 @@ pytestmark = pytest.mark.unit
 DOUBLER = Recipe("tests.pool_cases:Doubler")
 
 
+def doubler(host: str) -> Recipe:
+    return Recipe("tests.pool_cases:Doubler", (host,))
+
+
 def run(scenario, workers: int = 1, **queue: Any):
     """Run `scenario(pool, runtime)` beside the pool's own loop."""
     go.set()
@@ -28,7 +32,7 @@ def run(scenario, workers: int = 1, **queue: Any):
     async def main():
         runtime = LocalRuntime(Patience())
         handles = await runtime.start(
-            [HostSpec(f"w{i}", {f"w{i}": DOUBLER}) for i in range(workers)]
+            [HostSpec(f"w{i}", {f"w{i}": doubler(f"w{i}")}) for i in range(workers)]
         )
         sizes: dict[str, Any] = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
         bounds = ScaleBounds(workers, workers, 0.0, 0.0)
@@ -115,7 +119,8 @@ def test_a_piece_that_nobody_wants_any_more_is_let_go_and_counted():
         answer = await pool.judge(piece(2), 3)
         return gone, await answer, pool.costs.drain()["expired/too_old"]
 
-    assert run(scenario) == (None, 4, 3)
+    gone, answer, count = run(scenario)
+    assert (gone.state, gone.kind, answer, count) == ("expired", "too_old", 4, 3)
 
 
 def test_the_oldest_of_too_many_is_let_go_and_counted():
@@ -128,10 +133,12 @@ def test_the_oldest_of_too_many_is_let_go_and_counted():
         await asyncio.sleep(0.01)
         go.set()
         answers = await asyncio.gather(first, *others)
-        return [answer and await answer for answer in answers], pool.costs.drain()
+        (lost,) = (answer for answer in answers if isinstance(answer, Lost))
+        kept = await values(answer for answer in answers if answer is not lost)
+        return kept, lost, pool.costs.drain()
 
-    answers, costs = run(scenario, capacity=2)
-    assert answers == [0, None, 4, 6]
+    kept, lost, costs = run(scenario, capacity=2)
+    assert (kept, lost.kind) == ([0, 4, 6], "overflow")
     assert costs["expired/overflow"] == 4
 
 
@@ -146,6 +153,29 @@ def test_every_worker_is_used():
         return [await handle.seen.remote() for handle in handles.values()]
 
     assert run(scenario, workers=2) == [[[1]], [[0]]]
+
+
+def test_a_piece_that_workers_die_of_is_lost_and_the_others_of_its_batch_are_done(caplog):
+    async def scenario(pool, handles):
+        answers = await pool.judge_together([piece(n) for n in (1, 66, 2)], 1)
+        kept = await values([answers[0], answers[2]])
+        return kept, answers[1], await handles["w0"].seen.remote(), pool.costs.drain()
+
+    kept, lost, batches, costs = run(scenario)
+    assert kept == [2, 4]
+    assert batches == [[1, 66, 2], [1, 66, 2], [1], [66], [2]]
+    assert (lost.state, lost.reason) == ("failed", "3 workers died of it: worker w0 died: SIGSEGV")
+    assert (costs["failed/killed"], costs["reissued"]) == (1, 6)
+    assert lost.reason in caplog.text
+
+
+def test_a_piece_that_is_a_batch_by_itself_is_tried_twice():
+    async def scenario(pool, handles):
+        (lost,) = await pool.judge_together([piece(66)], 4)
+        return lost, await handles["w0"].seen.remote()
+
+    lost, batches = run(scenario)
+    assert (lost.kind, batches) == ("killed", [[66], [66]])
 
 
 def test_an_unfit_worker_rests_and_the_others_do_its_work(caplog):

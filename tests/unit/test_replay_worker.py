@@ -57,6 +57,21 @@ def test_the_generator_may_draw_before_any_reward_and_the_surrogate_after(groups
     assert rewarded.statistics["reward/upper_half/mean"] == 0.5
 
 
+def test_a_group_that_a_reward_has_lost_is_settled_without_a_value(groups) -> None:
+    worker = ReplayWorker(CONFIG)
+    worker.add(groups[:2])
+    made, counts = worker.attach_missing(0, "upper_half", "failed", "its workers die of it")
+    assert [(each.sample, each.state, each.value) for each in made] == [
+        (sample, "failed", None) for sample in range(3)
+    ]
+    assert {each.reason for each in made} == {"its workers die of it"}
+    assert counts["rewarded"] == 1
+    worker.attach_rewards(records(groups[1]))
+    rewarded = worker.draw_rewarded(0)
+    assert rewarded is not None
+    assert rewarded.valid_NK.any(1).tolist() == [False] * 3 + [True] * 3
+
+
 def test_groups_age_with_the_newest_version_the_worker_was_told_of(groups) -> None:
     worker = ReplayWorker(CONFIG)
     worker.add(groups[:4])
