@@ -97,7 +97,7 @@ def check_clauses(metadata: Mapping[str, Any]) -> None:
     for key in CLAUSE_KEYS:
         clauses = metadata.get(key, [])
         if not isinstance(clauses, list):
-            raise ValueError(f'"{key}" is {clauses!r}; it must be a list of clauses')
+            raise ValueError(f'"{key}" is {clauses!r}; it must be a list of clauses, or left out')
         for place, clause in enumerate(clauses):
             _check_clause(clause, key, place)
     if not metadata.get("include") and not metadata.get("exclude"):
@@ -115,7 +115,8 @@ def _check_clause(clause: Any, key: str, place: int) -> None:
     for name in ("class", "color"):
         value = clause.get(name, "any" if name == "color" else None)
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f'{where}: "{name}" is {value!r}; it must be a text')
+            example = "dog" if name == "class" else "red"
+            raise ValueError(f'{where}: "{name}" is {value!r}; write a text such as "{example}"')
     count = clause.get("count")
     if type(count) is not int or count < 1:
         raise ValueError(f'{where}: "count" is {count!r}; it must be a whole number from 1')

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
+from services.prompts import check_clauses
 from services.reward.contract import Answer, RewardInput, Verdict
 from services.reward.geneval_rules import (
     DetectedObject,
-    check_metadata,
     objects_by_class,
     score_soft,
     score_strict,
@@ -49,14 +49,19 @@ class GenevalReward:
         self.version = f"1:{self._sight.version}:{score}:{threshold:g}:{counting_threshold:g}"
 
     def check_prompt(self, prompt: Prompt) -> None:
-        """Raise ValueError where the metadata is not GenEval's or asks for an unknown class."""
-        check_metadata({**prompt.metadata, "prompt": prompt.text})
+        """Raise ValueError where metadata is not GenEval's, or a class or color is unknown."""
+        check_clauses(prompt.metadata)
         for clause in [*prompt.metadata.get("include", []), *prompt.metadata.get("exclude", [])]:
-            if self._sight.classes and clause["class"] not in self._sight.classes:
-                raise ValueError(
-                    f"the detector {self._detector!r} cannot see {clause['class']!r}, "
-                    f"only {', '.join(self._sight.classes)}; use another detector or other prompts"
-                )
+            self._check_known("see", clause["class"], self._sight.classes)
+            if "color" in clause:
+                self._check_known("tell the color", clause["color"], self._sight.colors)
+
+    def _check_known(self, can: str, word: str, known: Sequence[str]) -> None:
+        if known and word not in known:
+            raise ValueError(
+                f"the detector {self._detector!r} cannot {can} {word!r}, only {', '.join(known)}; "
+                "use another detector or other prompts"
+            )
 
     def prepare(self) -> None:
         """Load the detector, once."""

@@ -3,14 +3,15 @@
 Per class, detections above the threshold are sorted by confidence and the first 16 kept. Every
 `include` clause takes its first `count` of them; see `score_strict` and `score_soft`. A position
 refers to an earlier clause. Nothing here sees a pixel: a detector supplies the detections, colours
-included.
+included. Metadata is as `services.prompts.check_clauses` has found it to be.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-RELATIONS = ("left of", "right of", "above", "below")
+from services.prompts import RELATIONS
+
 MAX_OBJECTS_PER_CLASS = 16
 POSITION_MARGIN = 0.1
 
@@ -73,7 +74,6 @@ def score_strict(
     counting_threshold: float = 0.9,
 ) -> tuple[bool, str]:
     """The benchmark's 0/1 verdict and, when it is no, the reasons joined by "; "."""
-    check_metadata(metadata)
     objects = objects_by_class(metadata, detections, threshold, counting_threshold)
     reasons: list[str] = []
     matched: list[list[DetectedObject]] = []
@@ -102,7 +102,6 @@ def score_soft(
     colour: matching / count; position: 1 when all objects of both clauses are there and stand so
     (whatever their colours), else 0; an `exclude` clause: 1 when kept, 0 when broken.
     """
-    check_metadata(metadata)
     objects = objects_by_class(metadata, detections, threshold, counting_threshold)
     counting = metadata.get("tag") == "counting"
     include = metadata.get("include", [])
@@ -122,44 +121,6 @@ def score_soft(
     for clause in metadata.get("exclude", []):
         terms.append(float(len(objects.get(clause["class"], [])) < clause["count"]))
     return sum(terms) / len(terms)
-
-
-def check_metadata(metadata: Mapping[str, Any]) -> None:
-    """Raise ValueError where a prompt's metadata breaks GenEval's schema."""
-    include, exclude = metadata.get("include", []), metadata.get("exclude", [])
-    if not include and not exclude:
-        raise ValueError(
-            f"metadata of prompt {metadata.get('prompt')!r} has no clause; "
-            "give `include` or `exclude` at least one"
-        )
-    for clause in [*include, *exclude]:
-        if not isinstance(clause.get("class"), str) or not _is_positive_int(clause.get("count")):
-            raise ValueError(
-                f"clause {clause!r} lacks a class name or a count of at least 1; "
-                'write it as {"class": "dog", "count": 1}'
-            )
-    for place, clause in enumerate(include):
-        if "position" in clause:
-            _check_position(clause["position"], place)
-
-
-def _check_position(position: Any, place: int) -> None:
-    valid = (
-        isinstance(position, list | tuple)
-        and len(position) == 2
-        and position[0] in RELATIONS
-        and isinstance(position[1], int)
-        and 0 <= position[1] < place
-    )
-    if not valid:
-        raise ValueError(
-            f"position {position!r} of include clause {place} is not [relation, earlier clause]; "
-            f"relations are {', '.join(RELATIONS)} and the clause number is below {place}"
-        )
-
-
-def _is_positive_int(count: Any) -> bool:
-    return isinstance(count, int) and count >= 1
 
 
 def _why_unmatched(

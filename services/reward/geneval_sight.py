@@ -33,6 +33,11 @@ class Sight(Protocol):
         """What it can see; empty where that is unknown."""
         ...
 
+    @property
+    def colors(self) -> Sequence[str]:
+        """What colours it names; empty where that is unknown."""
+        ...
+
     def prepare(self) -> None:
         """Load what it needs, once, where it will work."""
         ...
@@ -48,6 +53,7 @@ class FunctionSight:
 
     version: str
     classes: Sequence[str]
+    colors: Sequence[str]
     detect: Detect
 
     def prepare(self) -> None:
@@ -73,7 +79,7 @@ class CocoSight:
         from services.reward import clip as clip_model
         from services.reward import mask2former
         from services.reward.checkpoints import Placement, find_weights, fingerprint
-        from services.reward.clip_colors import ColorClassifier
+        from services.reward.clip_colors import COLORS, ColorClassifier
 
         detector_folder = find_weights(weights, "weights", mask2former.NEEDS)
         clip_folder = find_weights(clip, "clip", clip_model.NEEDS)
@@ -82,6 +88,7 @@ class CocoSight:
         self._detector = mask2former.Mask2Former(detector_folder, where, min(limits))
         self._colors = ColorClassifier(clip_folder, where)
         self.classes: Sequence[str] = self._detector.classes
+        self.colors: Sequence[str] = COLORS
         digest = fingerprint(detector_folder, clip_folder)
         self.version = f"mask2former:{where.dtype}:{digest}"
 
@@ -132,12 +139,12 @@ def open_sight(detector: str, limits: tuple[float, float], models: Mapping[str, 
     if detector == "stickers":
         # Imported here, since no other detector needs the demo's world.
         from services.demo.detector import detect
-        from services.demo.stickers import SHAPES
+        from services.demo.stickers import COLORS, SHAPES
 
-        return FunctionSight(detector, SHAPES, detect)
+        return FunctionSight(detector, SHAPES, COLORS, detect)
     if not detector.startswith("python:"):
         raise ValueError(
             f"option detector={detector!r}: allowed are stickers, mask2former, or your own as "
             "python:module:function"
         )
-    return FunctionSight(detector, (), load_attribute(detector))
+    return FunctionSight(detector, (), (), load_attribute(detector))

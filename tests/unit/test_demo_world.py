@@ -19,7 +19,8 @@ from services.demo.prompts import (
     train_prompts,
 )
 from services.demo.stickers import COLORS, GROUND, SHAPES, Sticker, coverage, render
-from services.reward.geneval_rules import check_metadata, score_soft, score_strict
+from services.prompts import check_clauses
+from services.reward.geneval_rules import score_soft, score_strict
 
 TEACHER = Path(__file__).parents[2] / "services" / "demo" / "models" / "teacher"
 
@@ -127,7 +128,7 @@ def test_the_committed_prompt_files_are_what_the_code_enumerates():
 @pytest.mark.unit
 def test_metadata_keeps_genevals_schema():
     for prompt in [*train_prompts(), *heldout_prompts()]:
-        check_metadata(prompt)
+        check_clauses(prompt)
         assert set(prompt) <= {"tag", "include", "exclude", "prompt"}
         assert {clause["class"] for clause in prompt["include"]} <= set(SHAPES)
         assert prompt["exclude"] == [

@@ -102,7 +102,7 @@ def test_a_prompt_without_clauses_is_named_before_the_run():
     check_requirements(config, [RED_DOGS, DOG_RIGHT_OF_CAT, ONE_DOG])
     with pytest.raises(ValueError, match=r"the prompt p:9 'a dog': it has no metadata"):
         check_requirements(config, [RED_DOGS, Prompt("p:9", "a dog")])
-    with pytest.raises(ValueError, match=r"the prompt p:8 'a cat': .*has no clause"):
+    with pytest.raises(ValueError, match=r"the prompt p:8 'a cat': .*no clause"):
         check_requirements(config, [Prompt("p:8", "a cat", {"style": "ink"})])
 
 
@@ -147,6 +147,26 @@ def test_the_bundled_prompts_are_judged_by_the_bundled_detector():
     config = RewardConfig(name="g", kind="geneval")
     for name in ("train.jsonl", "heldout.jsonl"):
         check_requirements(config, read_prompts(folder / name))
+
+
+@pytest.mark.parametrize("color", ["grey", "gray", "Red"])
+def test_a_color_that_the_detector_cannot_tell_is_named_before_the_run(color):
+    config = RewardConfig(name="g", kind="geneval")
+    clause = {"class": "circle", "count": 1, "color": color}
+    prompt = Prompt("train.jsonl:7", f"a {color} circle", {"include": [clause]})
+    told = f"'stickers' cannot tell the color '{color}', only red, green, blue, yellow; use another"
+    with pytest.raises(ValueError, match=f"train.jsonl:7 .*{told}"):
+        check_requirements(config, [prompt])
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"include": ["dog"]}, {**ONE_DOG.metadata, "exclude": None}, {"include": "dog"}],
+)
+def test_metadata_that_is_not_genevals_is_refused_wherever_it_came_from(metadata):
+    config = RewardConfig(name="g", kind="geneval", options={"detector": DETECTOR})
+    with pytest.raises(ValueError, match=r"the prompt p:7 'a dog': .*(write|it must be a list)"):
+        check_requirements(config, [Prompt("p:7", "a dog", metadata)])
 
 
 def test_a_class_that_the_detector_cannot_see_is_named_before_the_run():

@@ -61,13 +61,17 @@ def test_plain_text_is_one_prompt_a_line_with_any_line_end(tmp_path):
         ('{"prompt": "a", "tag": 3, "include": [{"class": "a", "count": 1}]}', '"tag" is 3'),
         ('{"prompt": "a", "include": {}}', '"include" is {}; it must be a list'),
         ('{"prompt": "a", "include": []}', "no clause"),
+        ('{"prompt": "a", "exclude": null}', '"exclude" is None; it must be a list .* left out'),
         ('{"prompt": "a", "include": ["dog"]}', r"include\[0\] is 'dog'"),
         ('{"prompt": "a", "include": [{"count": 1}]}', '"class" is None'),
         ('{"prompt": "a", "include": [{"class": "a"}]}', '"count" is None'),
         ('{"prompt": "a", "include": [{"class": "a", "count": 0}]}', '"count" is 0; .* from 1'),
         ('{"prompt": "a", "include": [{"class": "a", "count": true}]}', '"count" is True'),
         ('{"prompt": "a", "include": [{"class": "a", "count": 1.5}]}', '"count" is 1.5'),
-        ('{"prompt": "a", "include": [{"class": "a", "count": 1, "color": 3}]}', '"color" is 3'),
+        (
+            '{"prompt": "a", "include": [{"class": "a", "count": 1, "color": 3}]}',
+            '"color" is 3; .* "red"',
+        ),
         (
             '{"prompt": "a", "include": [{"class": "a", "count": 1, "colour": "red"}]}',
             "unknown key 'colour'; did you mean 'color'",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.prompts import read_prompts
+from services.prompts import check_clauses, read_prompts
 from services.reward.clip_colors import COLORS
 from services.reward.contract import RewardInput
 from services.reward.geneval import TAGS, GenevalReward, benchmark_score, mean_by_tag
-from services.reward.geneval_rules import check_metadata, score_strict
+from services.reward.geneval_rules import score_strict
 from services.reward.mask2former import class_names
 from services.reward.ocr import target_of
 
@@ -87,7 +87,7 @@ def test_genevals_553_prompts_are_read_and_their_clauses_are_valid():
     counts = Counter(prompt.metadata["tag"] for prompt in prompts)
     assert [counts[tag] for tag in TAGS] == [80, 99, 80, 94, 100, 100]
     for prompt in prompts:
-        check_metadata(prompt.metadata)
+        check_clauses(prompt.metadata)
 
 
 def test_genevals_prompts_run_unchanged_and_the_benchmark_is_the_mean_over_its_tags(geneval_file):
