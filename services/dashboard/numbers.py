@@ -11,11 +11,11 @@ MAX_POINTS = 600
 MAX_COLUMNS = 200
 
 
-def reward_names(table: MetricTable) -> list[str]:
+def reward_names(numbers: Iterable[str]) -> list[str]:
     """Rewards that judge rollouts."""
     ends = "/mean"
-    names = (name for name in table.names if name.startswith("reward/") and name.endswith(ends))
-    return [name.removeprefix("reward/").removesuffix(ends) for name in names]
+    names = (name for name in numbers if name.startswith("reward/") and name.endswith(ends))
+    return sorted(name.removeprefix("reward/").removesuffix(ends) for name in names)
 
 
 def reward_band(table: MetricTable, name: str) -> Curve:

@@ -42,8 +42,8 @@ class Checkpoint:
         return sum(file.num_bytes for file in self.files)
 
 
-def checkpoints_of(folder: Path, table: MetricTable) -> list[Checkpoint]:
-    """Whole checkpoints under `folder`, the newest first."""
+def checkpoints_of(folder: Path, table: MetricTable | None = None) -> list[Checkpoint]:
+    """Whole checkpoints under `folder`, the newest first; with the scores that the table has."""
     found = []
     for path in list_checkpoints(folder):
         try:
@@ -65,7 +65,7 @@ def checkpoints_of(folder: Path, table: MetricTable) -> list[Checkpoint]:
                 facts["surrogate_version"],
                 facts["config_hash"],
                 sorted(files, key=lambda file: file.name),
-                scores_of(table, version),
+                {} if table is None else scores_of(table, version),
             )
         )
     return found

@@ -1,19 +1,24 @@
-"""The runs of a folder, each kept open while it is looked at: read once, then only what is new."""
+"""The runs of a folder, each read once, then only what is new. Of all what lists show is kept, of
+those that are looked at everything."""
 
 import re
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from services.run_store.alerts import standing
 from services.run_store.images import ImageStore
-from services.run_store.lines import are_numbers, is_appearance
+from services.run_store.lines import are_numbers, is_alert, is_appearance
 from services.run_store.news import facts_of
 from services.run_store.run_folder import RunFolder, list_runs
 from services.run_store.tail import Tail
+from services.runs_api.alerts import Alert, alerts_of
 from services.runs_api.evaluations import Sheets
+from services.runs_api.glance import Glance
 from services.runs_api.group_index import GroupIndex
 from services.runs_api.metric_table import MetricTable
 
@@ -21,15 +26,19 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class OpenRun:
-    """One run: its numbers in memory, its images in an index, its small files as they stand."""
+    """One run, read as it grows: what lists show of it, and while it is looked at its numbers in
+    memory and an index of its images."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, use: Callable[["OpenRun"], None]) -> None:
+        """`use` is told whenever the numbers or the images are looked at."""
         self.folder = folder
         self.store = ImageStore(folder.images)
         self.sheets = Sheets(folder.path / "evaluations")
+        self._use = use
+        self._read_from_start(None)
+        self._alerts = Tail(folder.alerts, is_ours=is_alert)
+        self._raised: list[Mapping[str, Any]] = []
         self._groups: GroupIndex | None = None
-        self._open_numbers()
-        self._images = Tail(self.store.index_path, is_ours=is_appearance)
         self._lock = threading.Lock()
         self._inbox = threading.Lock()
 
@@ -42,34 +51,84 @@ class OpenRun:
         """The status, its age, and `silent` where a run stopped renewing it."""
         return facts_of(self.folder)
 
+    def alerts(self) -> list[Alert]:
+        """What is or was wrong with it."""
+        facts = self.facts()
+        with self.glance() as glance:
+            self._raised = standing([*self._raised, *self._alerts.read_all()])
+            if self._alerts.is_over:
+                self._alerts, self._raised = Tail(self.folder.alerts, is_ours=is_alert), []
+            return alerts_of(facts, glance, self._raised, time.time())
+
+    @contextmanager
+    def glance(self) -> Iterator[Glance]:
+        """What lists show, with everything that is written by now; nobody else's meanwhile."""
+        with self._lock:
+            self._read()
+            yield self._glance
+
     @contextmanager
     def numbers(self) -> Iterator[MetricTable]:
         """The metric table with everything that is written by now; nobody else's meanwhile."""
+        self._use(self)
         with self._lock:
-            while lines := self._metrics.read():
-                for line in lines:
-                    self.table.add(line)
-            if self._metrics.is_over:
-                self._open_numbers()
-            self.table.num_skipped = self._metrics.num_skipped
-            yield self.table
-
-    def _open_numbers(self) -> None:
-        self.table = MetricTable()
-        self._metrics = Tail(self.folder.metrics, is_ours=are_numbers)
+            if self._table is None:
+                self._read_from_start(MetricTable())
+            self._read()
+            assert self._table is not None
+            self._table.num_skipped = self._metrics.num_skipped
+            yield self._table
 
     @contextmanager
     def images(self) -> Iterator[GroupIndex]:
         """The index of groups with everything that is written by now; nobody else's meanwhile."""
+        self._use(self)
         with self._lock:
-            groups = self._groups = self._groups or GroupIndex()
+            groups = self._groups or self._index_from_start()
             while lines := self._images.read():
                 groups.add(lines)
             if self._images.is_over:
                 groups.close()
-                groups = self._groups = GroupIndex()
-                self._images = Tail(self.store.index_path, is_ours=is_appearance)
+                groups = self._index_from_start()
             yield groups
+
+    def rest(self) -> None:
+        """Give back what only its own pages need."""
+        with self._lock:
+            self._table = None
+            if self._groups is not None:
+                self._groups.close()
+                self._groups = None
+
+    def _read(self) -> None:
+        is_told_anew = False
+        while lines := self._metrics.read():
+            for line in lines:
+                is_told_anew |= not self._glance.add(line)
+                if self._table is not None:
+                    self._table.add(line)
+        if self._metrics.is_over:
+            self._read_from_start(None if self._table is None else MetricTable())
+            self._read()
+        elif is_told_anew:  # a table knows which lines stand
+            table = self._whole() if self._table is None else self._table
+            self._glance = Glance(table.lines())
+
+    def _read_from_start(self, table: MetricTable | None) -> None:
+        self._table, self._glance = table, Glance()
+        self._metrics = Tail(self.folder.metrics, is_ours=are_numbers)
+
+    def _whole(self) -> MetricTable:
+        table, tail = MetricTable(), Tail(self.folder.metrics, is_ours=are_numbers)
+        while tail.position < self._metrics.position and (lines := tail.read()):
+            for line in lines:
+                table.add(line)
+        return table
+
+    def _index_from_start(self) -> GroupIndex:
+        self._groups = GroupIndex()
+        self._images = Tail(self.store.index_path, is_ours=is_appearance)
+        return self._groups
 
     @contextmanager
     def commanding(self) -> Iterator[None]:
@@ -90,14 +149,26 @@ class Library:
     """Runs by id. An id is looked up among the folders that are there; it is never a path."""
 
     def __init__(self, runs: Path, max_open: int = 32) -> None:
+        """Of at most `max_open` runs the numbers and images are kept; of all, what lists show."""
         self.runs = runs
         self._max_open = max_open
-        self._open: OrderedDict[str, OpenRun] = OrderedDict()
+        self._known: dict[str, OpenRun] = {}
+        self._in_use: OrderedDict[str, OpenRun] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def in_use(self) -> list[str]:
+        """Runs whose numbers and images are kept, the longest unused first."""
+        return list(self._in_use)
 
     def all(self) -> list[OpenRun]:
         """Every run, the newest first."""
-        return [self._opened(folder) for folder in list_runs(self.runs)]
+        folders = list_runs(self.runs)
+        found = [self._opened(folder) for folder in folders]
+        with self._lock:
+            for gone in self._known.keys() - {folder.id for folder in folders}:
+                del self._known[gone]
+        return found
 
     def find(self, run_id: str) -> OpenRun | None:
         """The run of that id."""
@@ -108,9 +179,15 @@ class Library:
 
     def _opened(self, folder: RunFolder) -> OpenRun:
         with self._lock:
-            run = self._open.get(folder.id) or OpenRun(folder)
-            self._open[folder.id] = run
-            self._open.move_to_end(folder.id)
-            if len(self._open) > self._max_open:
-                self._open.popitem(last=False)
-            return run
+            if folder.id not in self._known:
+                self._known[folder.id] = OpenRun(folder, self._use)
+            return self._known[folder.id]
+
+    def _use(self, run: OpenRun) -> None:
+        with self._lock:
+            self._in_use[run.id] = run
+            self._in_use.move_to_end(run.id)
+            num_resting = max(0, len(self._in_use) - self._max_open)
+            resting = [self._in_use.popitem(last=False)[1] for _ in range(num_resting)]
+        for other in resting:
+            other.rest()

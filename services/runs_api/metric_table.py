@@ -120,6 +120,19 @@ class MetricTable:
             if not column.rows:
                 del self._columns[name]
 
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines that stand, as they were added."""
+        found: list[dict[str, Any]] = [
+            {"time": time, "step": step, "policy_version": version}
+            for time, step, version in zip(
+                self.times, self.steps, self.policy_versions, strict=True
+            )
+        ]
+        for name, column in self._columns.items():
+            for row, value in zip(column.rows, column.values, strict=True):
+                found[row][name] = _known(value)
+        return found
+
     def series(
         self,
         name: str,

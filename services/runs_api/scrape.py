@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from services.run_store.run_folder import ENDED
 from services.runs_api.checkpoints import checkpoints_of
+from services.runs_api.glance import Glance
 from services.runs_api.library import Library, OpenRun
-from services.runs_api.metric_table import MetricTable
 from services.runs_api.workers import workers_of
 
 
@@ -71,17 +71,16 @@ def _numbers(live: Live) -> Iterator[Metric]:
             f"tdmr1_{number.metric}", number.help, labels=("run", *number.labels)
         )
         for run, _ in live:
-            with run.numbers() as table:
-                for labels, value in _newest(table, number.pattern):
+            with run.glance() as glance:
+                for labels, value in _newest(glance, number.pattern):
                     family.add_metric((run.id, *labels), value)
         yield family
 
 
-def _newest(table: MetricTable, pattern: str) -> Iterator[tuple[tuple[str, ...], float]]:
-    for name in table.names:
+def _newest(glance: Glance, pattern: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    for name, point in sorted(glance.newest.items()):
         found = re.fullmatch(pattern, name)
-        point = table.latest(name) if found else None
-        if found and point is not None and point.value is not None:
+        if found and point.value is not None:
             yield found.groups(), point.value
 
 
@@ -92,10 +91,10 @@ def _progress(live: Live) -> Iterator[Metric]:
     )
     age = GaugeMetricFamily("tdmr1_run_news_age_seconds", "Age of the status.", labels=["run"])
     for run, facts in live:
-        with run.numbers() as table:
-            if len(table):
-                step.add_metric((run.id,), table.steps[-1])
-                time.add_metric((run.id,), table.times[-1])
+        with run.glance() as glance:
+            if glance.times:
+                step.add_metric((run.id,), glance.step)
+                time.add_metric((run.id,), glance.times[-1])
         if facts["age_s"] is not None:
             age.add_metric((run.id,), facts["age_s"])
     yield from (step, time, age)
@@ -119,8 +118,7 @@ def _checkpoints(live: Live) -> Iterator[Metric]:
     )
     size = GaugeMetricFamily("tdmr1_checkpoint_bytes", "Its size.", labels=["run"])
     for run, _ in live:
-        with run.numbers() as table:
-            found = checkpoints_of(run.folder.checkpoints, table)
+        found = checkpoints_of(run.folder.checkpoints)
         if found:
             time.add_metric((run.id,), found[0].written_at)
             size.add_metric((run.id,), found[0].num_bytes)

@@ -21,4 +21,5 @@ class Settings(WebSettings):
     max_body_bytes: int = Field(default=64 * KIB, ge=1)
     """JSON bodies."""
     max_open_runs: int = Field(default=32, ge=1)
-    """Runs whose numbers are kept in memory; the longest unused is read anew when asked for."""
+    """Runs whose numbers and images are kept; the longest unused is read anew when its pages are
+    opened. What lists show is kept of all."""

@@ -2,27 +2,45 @@
 
 import pytest
 
-from services.runs_api.alerts import Episode, alerts_of, episodes, stalled
+from services.runs_api.alerts import alerts_of, stalled
+from services.runs_api.glance import Glance
+from services.runs_api.rules import Hysteresis, Moment
 from services.runs_api.workers import workers_of
-from tests.unit.test_run_curves import line, table_of
+from tests.unit.test_run_curves import line
 
 pytestmark = pytest.mark.unit
 
 RUNNING = {"state": "running", "age_s": 1.0, "iteration": 5, "updated_at": 100.0}
 
 
-def rules(facts, table=None, raised=(), now=100.0):
-    return [alert.rule for alert in alerts_of(facts, table or table_of(), raised, now)]
+def alerts(facts, *lines, raised=(), now=100.0):
+    return alerts_of(facts, Glance(lines), raised, now)
+
+
+def rules(facts, *lines, now=100.0):
+    return [alert.rule for alert in alerts(facts, *lines, now=now)]
+
+
+def episodes(values, *thresholds):
+    """(index of the start, of the end, peak) of each."""
+    followed = Hysteresis(*thresholds)
+    for index, value in enumerate(values):
+        followed.add(value, Moment(float(index), index))
+    return [
+        (each.start.step, None if each.end is None else each.end.step, each.peak)
+        for each in followed.episodes
+    ]
 
 
 def test_it_takes_as_many_lines_to_raise_as_to_clear():
     values = [0.1, 0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2]
-    assert episodes(values, 0.4, 0.3, 3) == [Episode(3, 7, 0.5)]
+    assert episodes(values, 0.4, 0.3, 3) == [(3, 7, 0.5)]
+    assert episodes([*values, 0.6, 0.7, 0.8], 0.4, 0.3, 3) == [(3, 7, 0.5), (11, None, 0.8)]
 
 
 def test_between_the_two_thresholds_nothing_changes():
     assert episodes([0.35] * 9, 0.4, 0.3, 2) == []
-    assert episodes([0.5, 0.5, 0.35, 0.35, 0.35], 0.4, 0.3, 2) == [Episode(1, None, 0.5)]
+    assert episodes([0.5, 0.5, 0.35, 0.35, 0.35], 0.4, 0.3, 2) == [(1, None, 0.5)]
 
 
 def test_one_good_line_starts_the_count_anew():
@@ -30,13 +48,13 @@ def test_one_good_line_starts_the_count_anew():
 
 
 def test_a_missing_value_neither_raises_nor_clears():
-    assert episodes([0.5, None, 0.5], 0.4, 0.3, 2) == [Episode(2, None, 0.5)]
+    assert episodes([0.5, None, 0.5], 0.4, 0.3, 2) == [(2, None, 0.5)]
     assert episodes([None] * 9, 0.4, 0.3, 1) == []
 
 
 def test_a_number_that_stays_high_is_named_with_its_limit_and_a_remedy():
-    table = table_of(*(line(step, advantage__zero_signal=0.75) for step in range(1, 5)))
-    (alert,) = alerts_of(RUNNING, table, [], 104.0)
+    lines = (line(step, advantage__zero_signal=0.75) for step in range(1, 5))
+    (alert,) = alerts(RUNNING, *lines, now=104.0)
     assert (alert.rule, alert.raised_step, alert.cleared_at) == ("zero_signal", 3, None)
     assert "0.75" in alert.detail
     assert "0.4" in alert.detail
@@ -44,8 +62,8 @@ def test_a_number_that_stays_high_is_named_with_its_limit_and_a_remedy():
 
 
 def test_a_lost_step_is_critical():
-    table = table_of(line(1, generator__step_lost=0.0), line(2, generator__step_lost=1.0))
-    (alert,) = alerts_of(RUNNING, table, [], 102.0)
+    lines = line(1, generator__step_lost=0.0), line(2, generator__step_lost=1.0)
+    (alert,) = alerts(RUNNING, *lines, now=102.0)
     assert (alert.rule, alert.severity) == ("step_lost", "critical")
 
 
@@ -54,9 +72,9 @@ def test_a_reward_that_is_missing_is_counted_out_of_the_images():
         counts = {"evaluation__student__ocr__missing": missing}
         return line(step, **counts, evaluation__student__num_images=64.0)
 
-    assert rules(RUNNING, table_of(evaluated(1, 12.0))) == []
-    table = table_of(line(1), evaluated(2, 13.0), line(3), evaluated(4, 6.0))
-    (alert,) = alerts_of(RUNNING, table, [], 105.0)
+    assert rules(RUNNING, evaluated(1, 12.0)) == []
+    lines = line(1), evaluated(2, 13.0), line(3), evaluated(4, 6.0)
+    (alert,) = alerts(RUNNING, *lines, now=105.0)
     assert (alert.rule, alert.raised_step, alert.cleared_step) == ("invalid_rewards", 2, 4)
     assert "0.203" in alert.detail
 
@@ -70,16 +88,17 @@ def test_silence_failure_and_death_are_said():
 
 
 def test_a_run_is_stalled_only_long_after_its_iterations_take():
-    table = table_of(*(line(step, x=1.0) for step in range(1, 9)))
-    assert stalled(table, table.times[-1] + 59) is None
-    assert stalled(table, table.times[-1] + 61) == 61
-    assert rules(RUNNING, table, now=table.times[-1] + 61) == ["stalled"]
-    assert rules({**RUNNING, "state": "paused"}, table, now=table.times[-1] + 61) == []
+    lines = [line(step, x=1.0) for step in range(1, 9)]
+    times = [each["time"] for each in lines]
+    assert stalled(times, times[-1] + 59) is None
+    assert stalled(times, times[-1] + 61) == 61
+    assert rules(RUNNING, *lines, now=times[-1] + 61) == ["stalled"]
+    assert rules({**RUNNING, "state": "paused"}, *lines, now=times[-1] + 61) == []
 
 
 def test_what_the_run_itself_has_raised_is_shown_beside():
     raised = [{"rule": "reward_hacking", "severity": "critical", "time": 50.0, "step": 3}]
-    (alert,) = alerts_of(RUNNING, table_of(), raised, 100.0)
+    (alert,) = alerts(RUNNING, raised=raised)
     assert (alert.rule, alert.severity, alert.raised_step) == ("reward_hacking", "critical", 3)
 
 

@@ -6,9 +6,9 @@ from services.dashboard.elements import chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.numbers import newest
 from services.dashboard.panels import Board, Stamp, clock
-from services.runs_api.alerts import RULES, Alert
+from services.runs_api.alerts import Alert
 from services.runs_api.library import OpenRun
-from services.runs_api.routes.runs import alerts_in
+from services.runs_api.rules import RULES
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Model:
 
 def load(run: OpenRun) -> Model:
     """Every alert."""
-    alerts = alerts_in(run)
+    alerts = run.alerts()
     with run.numbers() as numbers:
         return Model(newest(numbers, run), alerts)
 

@@ -21,7 +21,6 @@ from services.dashboard.pictures import thumbnail
 from services.runs_api.alerts import Alert
 from services.runs_api.group_index import Group, GroupQuery
 from services.runs_api.library import OpenRun
-from services.runs_api.routes.runs import alerts_in
 
 SHOWN_GROUPS = 6
 SHOWN_FACTS = ("state", "iteration", "iterations", "waiting", "error")
@@ -58,7 +57,7 @@ def load(run: OpenRun) -> Model:
     facts = run.facts()
     with run.numbers() as table:
         points = {name: table.latest(name) for name in TILES}
-        rewards = [reward_band(table, name) for name in reward_names(table)]
+        rewards = [reward_band(table, name) for name in reward_names(table.names)]
         held_out = curves(
             table,
             [f"evaluation/student/{name}" for name in evaluation_names(table)],
@@ -82,7 +81,7 @@ def load(run: OpenRun) -> Model:
         rewards,
         held_out,
         spent,
-        [alert for alert in alerts_in(run) if alert.cleared_at is None],
+        [alert for alert in run.alerts() if alert.cleared_at is None],
         groups,
     )
 

@@ -47,7 +47,7 @@ def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Mod
     """The first run whole, of the others the curves."""
     run = runs[0]
     with run.numbers() as table:
-        names = reward_names(table)
+        names = reward_names(table.names)
         stamp = newest(table, run)
         shape = curves(table, SHAPE, "advantage/")
         by_step = [
@@ -67,7 +67,7 @@ def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Mod
                     table.series(f"reward/{name}/mean", max_points=MAX_POINTS),
                     is_dashed=other is not run,
                 )
-                for name in reward_names(table)
+                for name in reward_names(table.names)
             ]
             held_out += [
                 curve(table, f"evaluation/student/{name}", f"{label}{name}")

@@ -13,7 +13,6 @@ from services.dashboard.frame import TONES, Shell, Visit, ago, outline
 from services.dashboard.numbers import reward_names, short
 from services.dashboard.panels import Board, Stamp, clock
 from services.runs_api.library import Library
-from services.runs_api.routes.runs import alerts_in
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,12 @@ def load(library: Library) -> list[Row]:
     """The newest first."""
     found = []
     for run in library.all():
-        with run.numbers() as numbers:
-            points = {name: numbers.latest(f"reward/{name}/mean") for name in reward_names(numbers)}
-        rewards = {name: point.value if point else None for name, point in points.items()}
-        lasting = sum(alert.cleared_at is None for alert in alerts_in(run))
+        with run.glance() as glance:
+            rewards = {
+                name: glance.newest[f"reward/{name}/mean"].value
+                for name in reward_names(glance.newest)
+            }
+        lasting = sum(alert.cleared_at is None for alert in run.alerts())
         origin = run.folder.origin()
         found.append(Row(run.id, run.facts(), rewards, lasting, origin.get("created_at")))
     return found

@@ -1,14 +1,8 @@
 """Runs: what they are doing, who works for them, what they have saved, what is wrong."""
 
-import time
-
 from fastapi import APIRouter, Request, Response
 
-from services.run_store.lines import is_alert
-from services.run_store.tail import Tail
-from services.runs_api.alerts import Alert, alerts_of
 from services.runs_api.checkpoints import checkpoints_of
-from services.runs_api.library import OpenRun
 from services.runs_api.routes.access import WATCHER, Run, Runs
 from services.runs_api.schemas.runs import (
     AlertList,
@@ -94,7 +88,7 @@ def list_evaluations(*, _: Principal = WATCHER, run: Run, request: Request) -> R
 )
 def list_run_alerts(*, _: Principal = WATCHER, run: Run) -> Response:
     """What is or was wrong with a run."""
-    return answer(AlertList(items=[AlertView.of(run.id, alert) for alert in alerts_in(run)]))
+    return answer(AlertList(items=[AlertView.of(run.id, alert) for alert in run.alerts()]))
 
 
 @router.get("/alerts", operation_id="list_alerts", response_model=AlertList, responses=problems())
@@ -103,14 +97,7 @@ def list_alerts(*, _: Principal = WATCHER, runs: Runs) -> Response:
     items = [
         AlertView.of(run.id, alert)
         for run in runs.all()
-        for alert in alerts_in(run)
+        for alert in run.alerts()
         if alert.cleared_at is None
     ]
     return answer(AlertList(items=sorted(items, key=lambda item: item.raised_at, reverse=True)))
-
-
-def alerts_in(run: OpenRun) -> list[Alert]:
-    """Alerts of a run as it stands."""
-    raised = Tail(run.folder.alerts, is_ours=is_alert).read_all()
-    with run.numbers() as table:
-        return alerts_of(run.facts(), table, raised, time.time())
