@@ -180,6 +180,8 @@ class RewardConfig(Section):
     """Images a call of the reward, at most; a batch holds whole groups, of several prompts."""
     batch_wait_s: float = Field(default=0, ge=0)
     """Seconds that a group waits for others to fill its batch (async); 0 takes what is there."""
+    queue_deadline_s: float = Field(default=600, gt=0)
+    """Seconds until a group that no worker was free for is let go (async)."""
     deadline_s: float = Field(default=60, gt=0)
     """Seconds until an unanswered batch is given up, its retries included."""
     load_deadline_s: float = Field(default=600, gt=0)

@@ -200,11 +200,15 @@ class Controller:
     ) -> list[Reference]:
         answers = await self.rewards[name].judge_together(images, self.images_per_group)
         return [
-            await self.attach_lost(name, group_id, answer)
-            if isinstance(answer, Lost)
-            else await self.attach(answer)
+            await self._attach_any(name, group_id, answer)
             for group_id, answer in zip(group_ids, answers, strict=True)
         ]
+
+    async def _attach_any(self, name: str, group_id: int, answer: Reference | Lost) -> Reference:
+        if not isinstance(answer, Lost):
+            return await self.attach(answer)
+        self._stop_if_told(name, answer)
+        return await self.attach_lost(name, group_id, answer)
 
     async def generate(self, requests: Sequence[Any]) -> tuple[list[Reference], int]:
         """Put groups of these prompts into the buffer; each one's images, and who made them."""
@@ -224,7 +228,11 @@ class Controller:
     ) -> Reference | Lost:
         """Let one reward judge a group, and give the buffer its records; the reference to them."""
         answer = await self.rewards[name].judge(images, self.images_per_group, wanted)
-        return answer if isinstance(answer, Lost) else await self.attach(answer)
+        if not isinstance(answer, Lost):
+            return await self.attach(answer)
+        if wanted():
+            self._stop_if_told(name, answer)
+        return answer
 
     async def attach(self, records: Reference) -> Reference:
         """Give the buffer records; the reference to them."""
@@ -232,19 +240,21 @@ class Controller:
         return records
 
     async def attach_lost(self, name: str, group_id: int, lost: Lost) -> Reference:
-        """The same of a group that a reward has lost, unless its on_failure ends the run."""
-        (reward,) = (reward for reward in self.config.rewards if reward.name == name)
-        if reward.on_failure == "stop_run":
-            raise RuntimeError(
-                f"reward {name!r} has no value for group {group_id} and its on_failure is "
-                f"stop_run: {lost.reason}; mend the reward, or set on_failure to drop_sample or "
-                "drop_group"
-            )
+        """The same of a group that a reward has lost."""
         records, counts = self.replay.attach_missing.remote(
             group_id, name, lost.state, lost.reason, num_returns=2
         )
         self.see(await counts)
         return records
+
+    def _stop_if_told(self, name: str, lost: Lost) -> None:
+        (reward,) = (reward for reward in self.config.rewards if reward.name == name)
+        if reward.on_failure == "stop_run":
+            raise RuntimeError(
+                f"reward {name!r} has no value for a group and its on_failure is stop_run: "
+                f"{lost.reason}; mend the reward or give it more workers, or set on_failure to "
+                "drop_sample or drop_group"
+            )
 
     @property
     def images_per_group(self) -> int:

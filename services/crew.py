@@ -84,7 +84,7 @@ def _reward_pool(
     permanent = [handles[name] for name in names[:fewest]]
     return BatchPool(
         Staff(permanent, Scaler(bounds), names[fewest:], hire),
-        BatchQueue(reward.batch_size, reward.batch_wait_s, capacity),
+        BatchQueue(reward.batch_size, reward.batch_wait_s, capacity, reward.queue_deadline_s),
     )
 
 

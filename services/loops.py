@@ -87,7 +87,9 @@ class Loops:
     async def _judge(self, group: _Group) -> None:
         """Have a group judged by every reward, and store and offer it once all have spoken.
 
-        A group too old for the surrogate is let go: nobody could use its rewards.
+        A reward that is behind lets go of a group (`BatchQueue.clear_out`), one too old for the
+        surrogate among others; then it has no value from that reward and those of the others. If
+        all of them let go, and there are no people to ask, nobody can use it.
         """
         run = self.run
 
@@ -97,7 +99,8 @@ class Loops:
 
         judged = [run.judge(name, group.images, wanted) for name in run.rewards]
         answers = dict(zip(run.rewards, await asyncio.gather(*judged), strict=True))
-        if any(isinstance(each, Lost) and each.state == "expired" for each in answers.values()):
+        let_go = [isinstance(each, Lost) and each.state == "expired" for each in answers.values()]
+        if all(let_go) and not run.people:
             return
         group.records = [
             await run.attach_lost(name, group.group_id, each) if isinstance(each, Lost) else each

@@ -13,15 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from services.runtime.batches import BatchQueue, Lost, Piece
+from services.runtime.batches import OVERFLOW, BatchQueue, Lost, Piece
 from services.runtime.costs import Costs
 from services.runtime.handles import Handle, Reference, WorkerDiedError
 from services.runtime.staff import Staff
 
 log = logging.getLogger(__name__)
 
-TOO_OLD = Lost("expired", "too_old", "it was too old for anybody before its turn came")
-OVERFLOW = Lost("expired", "overflow", "younger work pushed it out of the reward's full queue")
 LOOK_S = 0.25
 """How often a pool that may change its size looks whether it should."""
 MAX_DEATHS = 2
@@ -52,8 +50,8 @@ class BatchPool:
     ) -> Reference | Lost:
         """The answer to one piece, which may share a batch with any other.
 
-        It is lost if it was let go (no longer wanted, or pushed out of a queue that is full), or if
-        workers die of it.
+        It is lost if it was let go (no longer wanted, waiting for too long, or pushed out of a
+        queue that is full), or if workers die of it.
         """
         piece = Piece(reference, size, self._clock(), wanted)
         pushed_out = self._queue.put(piece)
@@ -84,6 +82,8 @@ class BatchPool:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._news.clear()
+                for piece, lost in self._queue.clear_out(self._clock()):
+                    self._lose(piece, lost)
                 self._give_out(tasks)
                 self.staff.resize(tasks, self._queue.depth / self._queue.size)
                 with suppress(TimeoutError):
@@ -92,17 +92,10 @@ class BatchPool:
 
     def _give_out(self, tasks: asyncio.TaskGroup) -> None:
         while self.staff.free and (taken := self._queue.take(self._clock())):
-            batch = [piece for piece in taken if self._is_wanted(piece)]
+            # Whoever waited for one of them may have gone.
+            batch = [piece for piece in taken if not piece.answer.done()]
             if batch:
                 tasks.create_task(self._do(self.staff.take(), batch))
-
-    def _is_wanted(self, piece: Piece) -> bool:
-        if piece.answer.done():  # whoever waited has gone
-            return False
-        if not piece.wanted():
-            self._lose(piece, TOO_OLD)
-            return False
-        return True
 
     def _lose(self, piece: Piece, lost: Lost) -> None:
         self.costs.count(f"{lost.state}/{lost.kind}", piece.size)
@@ -145,8 +138,10 @@ class BatchPool:
 
     def _pause_s(self) -> float | None:
         """Until the next look, unless there is news."""
-        looks = [LOOK_S] if self.staff.may_change else []
-        due_in_s = self._queue.due_in_s(self._clock())
-        if self.staff.free and due_in_s is not None:
-            looks.append(due_in_s)
-        return min(looks, default=None)
+        now = self._clock()
+        looks = [
+            LOOK_S if self.staff.may_change else None,
+            self._queue.due_in_s(now) if self.staff.free else None,
+            self._queue.overdue_in_s(now),
+        ]
+        return min((look for look in looks if look is not None), default=None)

@@ -1,10 +1,14 @@
 """What waits for a pool, and how it is cut into batches: up to a size or a wait, whichever first.
 
+    put -> waits, the youngest first -> take: a batch
+                                     -> clear_out: nobody wants it any more, or it waited too long
+
 A batch holds whole pieces: as many as fit into its size, and at least one, which may be larger. So
 all of a piece is done at once, and its answer leaves as soon as its batch is done.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,6 +29,10 @@ class Lost:
     """Why, for people."""
 
 
+TOO_OLD = Lost("expired", "too_old", "it was too old for anybody before its turn came")
+OVERFLOW = Lost("expired", "overflow", "younger work pushed it out of the reward's full queue")
+
+
 @dataclass(eq=False)
 class Piece:
     """Work that is done as a whole."""
@@ -36,7 +44,7 @@ class Piece:
     since: float
     """When it came, in the pool's seconds."""
     wanted: Callable[[], bool] = lambda: True
-    """Whether anybody still has a use for it, asked when its batch begins."""
+    """Whether anybody still has a use for it."""
     answer: "asyncio.Future[Reference | Lost]" = field(default_factory=asyncio.Future)
     """The reference that the worker answers with, or why there is none."""
     deaths: int = 0
@@ -50,9 +58,15 @@ class BatchQueue:
     before it is too old; youngest first, what is done is fresh and only the rest gets old.
     """
 
-    def __init__(self, size: int, wait_s: float, capacity: int) -> None:
-        """`capacity`: pieces that may wait; `wait_s`: how long the oldest waits for company."""
+    def __init__(
+        self, size: int, wait_s: float, capacity: int, deadline_s: float = math.inf
+    ) -> None:
+        """`capacity`: loose pieces that may wait, each at most `deadline_s` seconds.
+
+        `wait_s` is how long the oldest waits for company.
+        """
         self.size, self.wait_s, self.capacity = size, wait_s, capacity
+        self.deadline_s = deadline_s
         self._loose: deque[Piece] = deque()  # the youngest first
         self._batches: deque[list[Piece]] = deque()
 
@@ -80,11 +94,29 @@ class BatchQueue:
         """Have these very batches done next: their worker died."""
         self._batches.extendleft(reversed(batches))
 
+    def clear_out(self, now: float) -> list[tuple[Piece, Lost]]:
+        """Remove loose pieces that nobody wants any more or that have waited too long."""
+        reason = f"no worker was free within queue_deadline_s={self.deadline_s:g}"
+        overdue = Lost("expired", "queue", reason)
+        gone: list[tuple[Piece, Lost]] = []
+        for piece in self._loose:
+            if not piece.wanted():
+                gone.append((piece, TOO_OLD))
+            elif now - piece.since >= self.deadline_s:
+                gone.append((piece, overdue))
+        left = {id(piece) for piece, _ in gone}
+        self._loose = deque(piece for piece in self._loose if id(piece) not in left)
+        return gone
+
     def take(self, now: float) -> list[Piece]:
         """The next batch, empty if none is due yet."""
         if self._batches:
             return self._batches.popleft()
         return self._cut(self._loose) if self.due_in_s(now) == 0 else []
+
+    def overdue_in_s(self, now: float) -> float | None:
+        """Seconds until the first loose piece has waited too long; None where none waits."""
+        return max(self._loose[-1].since + self.deadline_s - now, 0.0) if self._loose else None
 
     def due_in_s(self, now: float) -> float | None:
         """Seconds until `take` gives a batch, if nothing else comes; None where nothing waits."""

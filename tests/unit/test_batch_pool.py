@@ -142,6 +142,20 @@ def test_the_oldest_of_too_many_is_let_go_and_counted():
     assert costs["expired/overflow"] == 4
 
 
+def test_what_no_worker_is_free_for_is_let_go_while_it_is_waited_for():
+    async def scenario(pool, handles):
+        go.clear()
+        first = asyncio.create_task(pool.judge(piece(1), 4))
+        while pool.staff.free:
+            await asyncio.sleep(0.001)
+        lost = await pool.judge(piece(2), 4)
+        go.set()
+        return await values([await first]), lost, pool.costs.drain()["expired/queue"]
+
+    answers, lost, count = run(scenario, deadline_s=0.05)
+    assert (answers, lost.state, count) == ([2], "expired", 4)
+
+
 def test_every_worker_is_used():
     async def scenario(pool, handles):
         go.clear()

@@ -1,6 +1,7 @@
 """Batches are whole pieces up to a size or a wait, whichever first."""
 
 import asyncio
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -26,8 +27,10 @@ def pieces(loop):
     return lambda *sizes: [Piece(f"piece {i}", size, 0.0) for i, size in enumerate(sizes)]
 
 
-def queue(size: int = 8, wait_s: float = 5.0, capacity: int = 100) -> BatchQueue:
-    return BatchQueue(size, wait_s, capacity)
+def queue(
+    size: int = 8, wait_s: float = 5.0, capacity: int = 100, deadline_s: float = math.inf
+) -> BatchQueue:
+    return BatchQueue(size, wait_s, capacity, deadline_s)
 
 
 def test_a_batch_is_due_once_it_is_full(pieces):
@@ -88,6 +91,22 @@ def test_a_full_queue_pushes_its_oldest_out(pieces):
     used, (a, b, c) = queue(capacity=2), pieces(1, 1, 1)
     assert [used.put(a), used.put(b), used.put(c)] == [None, None, a]
     assert used.take(5.0) == [c, b]
+
+
+def test_what_waits_too_long_or_is_wanted_by_nobody_leaves_from_anywhere(pieces):
+    used, (a, b, c, d) = queue(size=99, deadline_s=10.0), pieces(1, 1, 1, 1)
+    for second, piece in enumerate((a, b, c, d)):
+        piece.since = float(second)
+        used.put(piece)
+    c.wanted = lambda: False
+    assert used.overdue_in_s(9.5) == 0.5
+    assert [(piece, lost.kind) for piece, lost in used.clear_out(9.5)] == [(c, "too_old")]
+    gone = used.clear_out(11.0)
+    assert [piece for piece, _ in gone] == [b, a]
+    assert gone[0][1].reason == "no worker was free within queue_deadline_s=10"
+    assert (used.depth, used.overdue_in_s(11.0)) == (1, 2.0)
+    assert used.take(11.0) == [d]
+    assert used.overdue_in_s(11.0) is None
 
 
 def test_what_comes_twice_as_fast_as_it_is_done_is_done_while_it_is_fresh(pieces):

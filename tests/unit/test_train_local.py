@@ -9,7 +9,7 @@ import torch
 from examples.one_file import GOLDEN, TOY
 from examples.one_file import train as one_file_train
 from services.checkpoint import load_checkpoint
-from services.config import config_hash
+from services.config import RunConfig, config_hash
 from services.run_store import commands
 from services.run_store.images import ImageStore
 from services.train import train
@@ -76,6 +76,44 @@ def test_the_async_generator_does_not_wait_for_rewards(tmp_path: Path) -> None:
     running.join()
     assert running.summary["policy_version"] == 10
     assert running.summary["surrogate_version"] == 0
+
+
+def behind(folder: Path, on_failure: str) -> RunConfig:
+    """An async run of two rewards, of which one answers to nothing until `folder/go` is there."""
+    options = {"options": {"file": f"{folder}/go"}, "on_failure": on_failure}
+    late = reward("python:tests.train_cases:WaitingReward", queue_deadline_s=0.1, **options)
+    replay = {"max_staleness_generator": 1, "max_staleness_surrogate": 1000}
+    return toy_run(
+        folder,
+        run={"iterations": 100_000},
+        algorithm={"replay": replay},
+        rewards=[reward(), {**late, "name": "late", "deadline_s": 0.5}],
+        telemetry={"images_every": 1},
+    )
+
+
+def test_a_reward_that_is_behind_does_not_take_the_others_groups_along(tmp_path: Path) -> None:
+    running = Running(behind(tmp_path, "drop_sample"))
+    running.until(lambda status: status.get("surrogate_version", 0) >= 2)
+    commands.request(running.folder.path, "stop")
+    (tmp_path / "go").touch()
+    running.join()
+    assert running.fault is None
+    line = next(x for x in metrics(running.folder) if x.get("reward/late/expired/queue", 0) > 0)
+    assert line["reward/late/expired"] >= 16
+    said = [line["rewards"] for line in ImageStore(running.folder.images).index()]
+    lost = [each for each in said if each["late"]["state"] == "expired"]
+    assert {each["upper_half"]["state"] for each in lost} == {"ready"}
+    assert "no worker was free within queue_deadline_s=0.1" in {x["late"]["reason"] for x in lost}
+
+
+def test_a_reward_that_may_miss_nothing_ends_the_run_when_it_is_behind(tmp_path: Path) -> None:
+    running = Running(behind(tmp_path, "stop_run"))
+    running.join()
+    assert isinstance(running.fault, RuntimeError)
+    assert "reward 'late' has no value for a group and its on_failure is stop_run" in str(
+        running.fault
+    )
 
 
 def test_a_reward_that_stops_the_run_ends_it_with_its_traceback(tmp_path: Path) -> None:
