@@ -293,7 +293,8 @@ class EvaluationConfig(Section):
     every: int = Field(default=0, ge=0)
     """Iterations between evaluations; 0 evaluates at the begin and the end only."""
     num_images: int = Field(default=0, ge=0)
-    """Images an evaluation; 0 goes without evaluations."""
+    """Images an evaluation; 0 goes without evaluations. A reward that compares the images of a
+    group gets as many groups of algorithm.group_size as that makes, at least one."""
     seed: int = Field(default=0, ge=0)
     """Key of the evaluation's noise, the same at every evaluation."""
     batch_size: int = Field(default=64, ge=1)

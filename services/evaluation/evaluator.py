@@ -1,11 +1,12 @@
 """Scores a generator on held-out prompts with fixed noise, so that two evaluations differ by it.
 
 Image i has prompt i of a seeded walk over the held-out file and noise keyed by (seed, i): the same
-at every evaluation, whatever the batch size or the number of images.
+at every evaluation, whatever the batch size or the number of images. A reward that compares the
+images of a group gets groups as it does in training: group i is image i and more of its prompt.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from services.prompts import PromptSource, read_prompts
 from services.weights import PublishedWeights, unpack
 from tdm_core.sampler import sample, sample_teacher
 from tdm_core.seeding import normal, rng_for
-from tdm_core.types import Conditioning, ImageGroup, Prompt, RewardRecord
+from tdm_core.types import Conditioning, ImageGroup, RewardRecord
 
 GRID_IMAGES = 16
 Sampling = Callable[[Tensor, Conditioning], Tensor]
@@ -30,6 +31,9 @@ Sampling = Callable[[Tensor, Conditioning], Tensor]
 
 class Judge(Protocol):
     """A reward worker, as far as an evaluation needs it."""
+
+    groupwise: bool
+    """Whether it compares the images of a group."""
 
     def evaluate(self, groups: list[ImageGroup]) -> list[RewardRecord]:
         """One record for every image."""
@@ -104,17 +108,15 @@ class Evaluator:
 
     def _score(self, sampling: Sampling, label: str) -> dict[str, Any]:
         start = time.monotonic()
-        total, size = self._config.evaluation.num_images, self._config.evaluation.batch_size
-        batches = [
-            self._images(range(first, min(first + size, total)), sampling)
-            for first in range(0, total, size)
-        ]
-        groups = [group for batch in batches for group in batch]
-        prompts = {group.group_id: group.prompt for group in groups}
+        total, size = self._config.evaluation.num_images, self._config.algorithm.group_size
+        shown = {False: self._groups(total, 1, sampling)}
+        if any(judge.groupwise for judge in self._judges.values()):
+            shown[True] = self._groups(max(total // size, 1), size, sampling)
+        prompts = {group.group_id: group.prompt for group in [*shown[False], *shown.get(True, [])]}
         report: dict[str, Any] = {}
         for reward, judge in self._judges.items():
-            report |= score_table(reward, judge.evaluate(groups), prompts)
-        grid = self._draw(groups[:GRID_IMAGES], label)
+            report |= score_table(reward, judge.evaluate(shown[judge.groupwise]), prompts)
+        grid = self._draw(shown[False][:GRID_IMAGES], label)
         seconds = time.monotonic() - start
         return report | {
             "label": label,
@@ -123,22 +125,29 @@ class Evaluator:
             "grid": str(grid),
         }
 
+    def _groups(self, count: int, size: int, sampling: Sampling) -> list[ImageGroup]:
+        """`count` groups of `size` images each."""
+        places = [(number, sample) for number in range(count) for sample in range(size)]
+        step = self._config.evaluation.batch_size
+        batches = [places[first : first + step] for first in range(0, len(places), step)]
+        images = torch.cat([self._images(batch, sampling) for batch in batches])
+        return [
+            ImageGroup(number, self._prompts.prompt_of(number), 0, group[:, None])
+            for number, group in enumerate(images.split(size))
+        ]
+
     @torch.no_grad()
-    def _images(self, numbers: range, sampling: Sampling) -> list[ImageGroup]:
-        """One group of one image for each number."""
+    def _images(self, places: Sequence[tuple[int, int]], sampling: Sampling) -> Tensor:
+        """(N, 3, H, W) uint8: the image at each (number, sample)."""
         backbone, seed = self._backbone, self._config.evaluation.seed
         like = torch.empty(0, dtype=backbone.dtype, device=backbone.device)
-        prompts: list[Prompt] = [self._prompts.prompt_of(number) for number in numbers]
+        # The first of a group has the key of the image that stands for its prompt alone.
+        keys = [(number, sample)[: 1 + (sample > 0)] for number, sample in places]
         noise = [
-            normal(backbone.latent_shape, rng_for(seed, "evaluation", number), like)
-            for number in numbers
+            normal(backbone.latent_shape, rng_for(seed, "evaluation", *key), like) for key in keys
         ]
-        conditioning = backbone.encode_prompts([prompt.text for prompt in prompts])
-        images = backbone.decode(sampling(torch.stack(noise), conditioning))
-        return [
-            ImageGroup(number, prompt, 0, images[row : row + 1, None])
-            for row, (number, prompt) in enumerate(zip(numbers, prompts, strict=True))
-        ]
+        texts = [self._prompts.prompt_of(number).text for number, _ in places]
+        return backbone.decode(sampling(torch.stack(noise), backbone.encode_prompts(texts)))
 
     def _draw(self, groups: list[ImageGroup], label: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """From reward records to a flat table of means; what is missing is counted, never averaged.
 
 geneval, geneval/missing                        the reward's own value
-geneval/std_error                               of that mean, from two values on
+geneval/std_error                               of that mean, from two groups on
 geneval/strict, geneval/soft                    parts that every ready record has
 geneval/strict/counting ...                     the same, by the prompt's `tag`
 geneval/strict/tag_mean                         mean over tags, GenEval's benchmark score
@@ -25,8 +25,12 @@ def score_table(
     tags = [prompts[record.group_id].metadata.get("tag") for record in ready]
     values = [_value(record) for record in ready]
     table |= _means(reward, values, tags)
-    if len(values) > 1:
-        table[f"{reward}/std_error"] = stdev(values) / math.sqrt(len(values))
+    by_group: dict[int, list[float]] = {}
+    for record in ready:
+        by_group.setdefault(record.group_id, []).append(_value(record))
+    if len(by_group) > 1:  # images of one prompt are no independent witnesses
+        means = [fmean(group) for group in by_group.values()]
+        table[f"{reward}/std_error"] = stdev(means) / math.sqrt(len(means))
     for part in sorted(set.intersection(*(set(record.parts) for record in ready))):
         table |= _means(f"{reward}/{part}", [record.parts[part] for record in ready], tags)
     return table

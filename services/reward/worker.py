@@ -80,7 +80,7 @@ class RewardWorker:
         self._index = index
         self._reward: Reward | None = load_prepared(reward)
         self._version = self._reward.version
-        self._groupwise = is_groupwise(self._reward)
+        self.groupwise = is_groupwise(self._reward)
         self._hung: list[threading.Thread] = []
         self._counts: Counter[str] = Counter()
 
@@ -117,7 +117,7 @@ class RewardWorker:
     def _batches(self, units: list[Unit]) -> Iterator[list[Unit]]:
         """Units cut or gathered to `batch_size` images; a groupwise reward's unit stays whole."""
         size = self._settings.batch_size
-        if not self._groupwise:
+        if not self.groupwise:
             images = [image for unit in units for image in unit]
             yield from ([images[start : start + size]] for start in range(0, len(images), size))
             return
@@ -216,7 +216,7 @@ class RewardWorker:
         return future.result()
 
     def _evaluate(self, reward: Reward, batch: list[Unit]) -> list[Answer]:
-        if self._groupwise:
+        if self.groupwise:
             return _flat(cast(GroupwiseReward, reward).evaluate(batch), batch)
         return _flat([cast(PointwiseReward, reward).evaluate(batch[0])], batch)
 

@@ -1,5 +1,7 @@
 """Scores are means over what is there, by tag, and nothing missing counts as zero."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.evaluation.scores import score_table
@@ -33,6 +35,14 @@ def test_means_are_overall_by_tag_and_over_tags():
     assert table["geneval/missing"] == 0
     assert table["geneval/std_error"] == pytest.approx(1 / 3)  # sqrt(1/3) / sqrt(3)
     assert not any("found" in name for name in table)
+
+
+def test_images_of_one_group_are_one_witness():
+    records = [replace(record(n, float(n + s)), sample=s) for n in range(2) for s in (0, 2)]
+    table = score_table("rank", records, PROMPTS)
+    assert table["rank"] == 1.5
+    assert table["rank/std_error"] == 0.5  # of the groups' means 1 and 2
+    assert "rank/std_error" not in score_table("rank", records[:2], PROMPTS)
 
 
 def test_a_failed_image_is_counted_and_left_out_of_every_mean():

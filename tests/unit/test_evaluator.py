@@ -1,14 +1,16 @@
 """The evaluator on the toy: fixed prompts and noise, the right weights, nothing left moved."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from services.config import RunConfig, config_hash
+from services.config import RewardConfig, RunConfig, config_hash
 from services.evaluation.evaluator import Evaluator
 from services.models.load import load_backbone
+from services.scored_evaluator import make_evaluator
 from services.weights import pack
 from tdm_core.toy import UpperHalfReward
 from tdm_core.types import ImageGroup
@@ -19,7 +21,8 @@ pytestmark = pytest.mark.unit
 class Recording:
     """The toy's reward, which keeps what it was shown."""
 
-    def __init__(self):
+    def __init__(self, groupwise: bool = False):
+        self.groupwise = groupwise
         self.seen: list[ImageGroup] = []
 
     def evaluate(self, groups):
@@ -55,6 +58,29 @@ def test_the_same_images_whatever_the_batch_size_and_their_number(tmp_path):
         assert torch.equal(one.images_GS3HW, other.images_GS3HW)
     texts = [group.prompt.text for group in seen]
     assert texts.count("label 0") == texts.count("label 1") == 20
+
+
+def test_a_groupwise_reward_sees_groups_that_begin_with_what_the_others_see(tmp_path):
+    config = config_for(tmp_path)
+    config = config.model_copy(update={"algorithm": replace(config.algorithm, group_size=6)})
+    judges = {"upper_half": Recording(), "order": Recording(groupwise=True)}
+    report = Evaluator(config, tmp_path, judges).evaluate(None, "before")
+    single, grouped = (judge.seen for judge in judges.values())
+    assert [len(group.images_GS3HW) for group in grouped] == [6] * 6  # of 40 images
+    assert [group.prompt for group in grouped] == [group.prompt for group in single[:6]]
+    for one, group in zip(single, grouped, strict=False):
+        assert torch.equal(group.images_GS3HW[:1], one.images_GS3HW)
+        assert len({image.numpy().tobytes() for image in group.images_GS3HW}) > 1
+    assert report["num_images"] == len(single) == 40
+
+
+def test_a_ranked_reward_that_may_miss_nothing_is_evaluated(tmp_path):
+    options = {"kind": "python:services.reward.toy:UpperHalf"}
+    ranked = RewardConfig(name="order", kind="ranked", options=options, on_failure="stop_run")
+    config = config_for(tmp_path).model_copy(update={"rewards": [ranked]})
+    report = make_evaluator(config, str(tmp_path)).evaluate(None, "before")
+    assert (report["order"], report["order/missing"]) == (0.5, 0)
+    assert 0 < report["order/value"] < 1
 
 
 def test_published_weights_are_used_and_a_shared_generator_is_put_back(tmp_path):
