@@ -121,12 +121,17 @@ class HumanRewardWorker:
         self._sampling = LabelSampling(self._options, clock)
         self._asked: dict[int, float] = {}
         """Groups that people have, and when they got them."""
-        self._unsure: list[int] = []
+        self._unsure: dict[int, None] = {}
+        """Groups that an earlier worker may have asked about, oldest first."""
+        self._given_up: set[int] = set()
+        """Those of them that the service did not know: the run has let them go."""
         self._rest_until = self._warned_at = -math.inf
 
     def offer(self, groups: Sequence[ImageGroup], *judged: Sequence[RewardRecord]) -> int:
         """Take in groups with what automatic rewards say of them; how many are candidates now."""
-        self._sampling.offer(groups, [record for records in judged for record in records])
+        wanted = [group for group in groups if group.group_id not in self._given_up]
+        self._sampling.offer(wanted, [record for records in judged for record in records])
+        self._settle_doubt(*(group.group_id for group in wanted))
         return self._sampling.num_candidates
 
     def collect(
@@ -158,8 +163,9 @@ class HumanRewardWorker:
 
     def adopt(self, group_ids: Sequence[int]) -> int:
         """After a restart: groups that the buffer waits for; the service is asked about each."""
-        unknown = [group_id for group_id in group_ids if group_id not in self._asked]
-        self._unsure += unknown
+        known = self._asked.keys() | self._sampling.candidates
+        unknown = [group_id for group_id in group_ids if group_id not in known]
+        self._unsure |= dict.fromkeys(unknown)
         return len(unknown)
 
     def close(self) -> None:
@@ -266,6 +272,7 @@ class HumanRewardWorker:
     def _hear(self, message: RewardMessage, staleness: int, found: _Collected) -> None:
         group_id = int(message.group_id.removeprefix(self._name("")))
         since = self._asked.pop(group_id, None)
+        self._settle_doubt(group_id)
         latency_s = 0.0 if since is None else self._clock() - since
         if message.state == "expired":
             found.count("expired")
@@ -305,7 +312,7 @@ class HumanRewardWorker:
     def _look_up(self, found: _Collected) -> None:
         """What became of groups that an earlier worker had asked about."""
         while self._unsure and found.numbers.get("looked_up", 0.0) < MAX_LOOKS:
-            group_id = self._unsure[0]
+            group_id = next(iter(self._unsure))
             try:
                 path = f"/aggregates/{self._name(group_id)}"
                 told = self._client.request("GET", path).json()
@@ -313,14 +320,21 @@ class HumanRewardWorker:
                 if error.status != 404:
                     raise
                 told = {"state": "lost"}
-            self._unsure.pop(0)
+            self._settle_doubt(group_id)
             found.count("looked_up")
             self._learn(group_id, told, found)
 
+    def _settle_doubt(self, *group_ids: int) -> None:
+        """It is known now what becomes of them: the service need not be asked."""
+        for group_id in group_ids:
+            self._unsure.pop(group_id, None)
+
     def _learn(self, group_id: int, told: Mapping[str, Any], found: _Collected) -> None:
-        if told["state"] == "open":
+        # The answer to a ready group is in the queue and comes from there: taking it here as well
+        # would bring it twice. What was consumed comes no more.
+        if told["state"] in ("open", "ready"):
             self._asked[group_id] = self._clock()
-        elif told["state"] in ("ready", "consumed"):
+        elif told["state"] == "consumed":
             found.count("ready")
             found.records += [
                 self._verdict(
@@ -329,6 +343,7 @@ class HumanRewardWorker:
                 for image in told["images"]
             ]
         else:
+            self._given_up.add(group_id)
             found.count("expired")
             found.records += self._settled(group_id, "expired", "nobody has it any more")
 

@@ -56,6 +56,11 @@ class LabelSampling:
         """Groups that wait to be chosen."""
         return len(self._candidates)
 
+    @property
+    def candidates(self) -> set[int]:
+        """Their ids."""
+        return {candidate.images.group_id for candidate in self._candidates}
+
     def offer(self, groups: Sequence[ImageGroup], records: Sequence[RewardRecord]) -> None:
         """Take in groups with what automatic rewards say of their final images."""
         by_group: dict[int, dict[str, dict[int, float | None]]] = {}

@@ -142,8 +142,13 @@ def test_no_label_is_lost_or_doubled_when_the_worker_that_passes_them_on_is_kill
         running.until(lambda _: heard(running, "ready") >= 12)
         lines = stop(running)
         messages = states(office, RewardMessage)
+        received = office.database.read_now(
+            lambda session: session.scalars(select(RewardMessage.receive_count)).all()
+        )
     assert messages["dead"] == 0
-    assert lines[-1]["replay/late_records"] == 0
+    # What the dead worker had taken comes again, also where its records were in the buffer already.
+    repeated = sum(max(count - 1, 0) for count in received)
+    assert lines[-1]["replay/late_records"] <= 4 * repeated
     # A group has one revision here, so what was drawn is at most what was said.
     trained = running.summary["surrogate_version"] * 2
     assert trained <= messages.total()

@@ -269,6 +269,44 @@ def test_after_a_restart_the_service_is_asked_what_became_of_each_group():
     assert asked.collect(0)[0] == []
 
 
+def test_after_a_restart_an_answer_in_the_queue_is_heard_once():
+    service, clock = FakeLabelService(), Clock()
+    for group_id in (0, 1):
+        service.aggregates[f"run-{group_id}"] = {"state": "ready"}
+    service.say(0, *MU)  # and the other's is in the hands of the worker that died
+    asked = worker(service, clock)
+    asked.adopt([0, 1])
+    records, numbers, receipts = asked.collect(0)
+    assert told(records) == [(0, 0, "ready", 0.25), (0, 1, "ready", 0.75)]
+    assert (numbers["looked_up"], numbers["open"]) == (1, 1)
+    asked.acknowledge(receipts)
+    service.say(1, *MU)
+    assert told(asked.collect(0)[0]) == [(1, 0, "ready", 0.25), (1, 1, "ready", 0.75)]
+
+
+@pytest.mark.parametrize("offered_first", [True, False])
+def test_a_group_that_comes_again_after_a_restart_is_asked_about(offered_first):
+    service = FakeLabelService()
+    asked = worker(service, max_open_groups=1)
+    steps = [lambda: asked.offer([group(0), group(1)]), lambda: asked.adopt([0, 1, 2])]
+    for step in steps if offered_first else reversed(steps):
+        step()
+    first = told(asked.collect(0)[0])
+    assert first == both(0, "pending") + both(2, "expired")  # and 1 waits to be chosen
+    service.say(0, *MU)
+    asked.collect(0)
+    assert told(asked.collect(0)[0])[:2] == both(1, "pending")
+
+
+def test_a_group_that_comes_again_too_late_after_a_restart_is_let_go():
+    service = FakeLabelService()
+    asked = worker(service)
+    asked.adopt([0])
+    assert told(asked.collect(0)[0]) == both(0, "expired")
+    assert asked.offer([group(0), group(1)]) == 1
+    assert told(asked.collect(0)[0]) == both(1, "pending")
+
+
 def test_what_cannot_be_asked_yet_is_asked_later():
     service, clock = FakeLabelService(), Clock()
     service.away = True
