@@ -62,7 +62,7 @@ def open_label(session: Session, label_id: str, principal: Principal) -> OpenLab
     key = (found.image_id, found.annotator_id)
     (group,) = groups_by_image(session, [found.image_id], [found.annotator_id]).values()
     if group.row.state == "consumed" and principal.role != "admin":
-        detail = f"group {group.id} has been trained on; ask an admin to amend label {label_id}"
+        detail = f"its group has been trained on; ask an admin to amend label {label_id}"
         raise Problem(409, "group-consumed", "The group is consumed", detail)
     return OpenLabel(group, group.votes[key])
 

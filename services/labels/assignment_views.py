@@ -1,4 +1,4 @@
-"""A lease as its holder sees it: blind to scores, seeds, policies and other people."""
+"""A lease as its holder sees it: blind to scores, seeds, policies, names and other people."""
 
 from datetime import datetime
 
@@ -19,7 +19,6 @@ _groups, _images, _labels, _questions = (
 )
 _GROUP = (
     select(
-        _groups.c.id,
         _groups.c.prompt_text,
         _groups.c.question_id,
         _groups.c.content_warning,
@@ -54,7 +53,6 @@ def assignment(session: Session, lease: Assignment, now: datetime) -> Assignment
         lease_expires_at=lease.expires_at,
         lease_seconds=(lease.expires_at - now).total_seconds(),
         group=AssignedGroup(
-            group_id=row.id,
             prompt=PromptText(text=row.prompt_text),
             question=QuestionText(question_id=row.question_id, text=row.text),
             content_warning=row.content_warning,

@@ -14,7 +14,7 @@ from services.labels.aggregation import give_up, order_weight
 from services.labels.claiming import draw
 from services.labels.events import record_event
 from services.labels.store.tables import Assignment, Group, GroupImage, Image, Question, Run, core
-from services.web.ids import new_id
+from services.web.ids import timeless_id
 from services.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def put(session: Session, new: NewGroup, now: datetime, settings: "Settings") ->
     session.add(group)
     session.flush()
     images = [
-        {"id": new_id(now), "group_id": new.id, **asdict(image)}
+        {"id": timeless_id(), "group_id": new.id, **asdict(image)}
         for image in sorted(new.images, key=lambda image: image.index)
     ]
     session.execute(insert(core(GroupImage)), images)

@@ -132,7 +132,7 @@ async def submit(
             assignment_id=lease.id,
             state=lease.state,
             lease_expires_at=lease.expires_at,
-            labels=[LabelView.of(result.label or {}) for result in recorded],
+            labels=[LabelView.of(result.label or {}, principal.role) for result in recorded],
         )
 
     try:

@@ -24,6 +24,8 @@ Include = Annotated[
     str | None,
     Query(pattern=r"^(labels|aggregate)(,(labels|aggregate))*$", description="labels,aggregate"),
 ]
+OTHER_PEOPLES = {"annotator_id": "", "note": None, "client_ref": None}
+"""What only admins see of labels in their groups: who they are of, and what was written."""
 State = Literal["open", "ready", "consumed", "expired", "retired"]
 
 
@@ -129,8 +131,8 @@ def _views(
     if "labels" in wanted:
         table = core(Label)
         found = session.execute(select(table).where(table.c.group_id.in_(ids)).order_by("seq"))
+        hidden = {} if principal.role == "admin" else OTHER_PEOPLES
         for row in found.mappings():
-            hidden = {} if principal.role == "admin" else {"annotator_id": "", "note": None}
             labels[row["group_id"]].append({**row, **hidden})
     return [
         GroupView.of(

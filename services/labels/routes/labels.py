@@ -15,7 +15,7 @@ from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
 from services.web.pagination import PageQuery
-from services.web.problems import problems
+from services.web.problems import Problem, problems
 
 router = APIRouter(tags=["labels"])
 
@@ -36,6 +36,7 @@ class Filters:
         since_seq: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     ) -> None:
         self.since_seq = since_seq
+        self.tell_groups = group_id is not None or run_id is not None
         self._wanted = {
             Label.group_id: group_id,
             Label.image_id: image_id,
@@ -60,6 +61,9 @@ async def list_labels(
 ) -> Response:
     """Your own labels; an admin's are all. With `since_seq` the oldest first from there on: read
     on from the last `seq`, and now and then a little before it, since numbers may commit late."""
+    if principal.role == "annotator" and filters.tell_groups:
+        detail = "group_id and run_id are not for those who label blind; ask by image_id"
+        raise Problem(403, "labels-blind", "You label blind", detail)
     query = filters.of(select(Label).where(amending.seen_by(principal)))
 
     def read(session: Session) -> tuple[list[LabelView], str | None, int | None]:
@@ -68,7 +72,7 @@ async def list_labels(
         else:
             tail = query.where(Label.seq > filters.since_seq).order_by(Label.seq)
             rows, next_cursor, total = [*session.scalars(tail.limit(page.limit))], None, None
-        return [LabelView.of(vars(row)) for row in rows], next_cursor, total
+        return [LabelView.of(vars(row), principal.role) for row in rows], next_cursor, total
 
     return answer_page(request, *await request.app.state.database.read(read))
 
@@ -88,7 +92,9 @@ async def get_label(
     row = await request.app.state.database.read(
         lambda session: amending.find(session, label_id, principal)
     )
-    return etags.conditional(request, answer(LabelView.of(vars(row)), revision=row.revision))
+    return etags.conditional(
+        request, answer(LabelView.of(vars(row), principal.role), revision=row.revision)
+    )
 
 
 @router.patch(
@@ -143,6 +149,6 @@ async def _amend(
                 {"value": at["value"], "note": at["note"]} for at in (opened.label, after)
             )
             record_audit(session, principal, "label.amend", label_id, before, said, now)
-        return answer(LabelView.of(after), revision=after["revision"])
+        return answer(LabelView.of(after, principal.role), revision=after["revision"])
 
     return await state.database.write(operation)

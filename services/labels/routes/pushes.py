@@ -47,7 +47,7 @@ async def push_label(
     if result.problem is not None:
         raise result.problem
     assert result.label is not None
-    view = LabelView.of(result.label)
+    view = LabelView.of(result.label, principal.role)
     location = f"{request.url.path}/{view.id}" if result.status == 201 else None
     return answer(view, result.status, view.revision, location)
 

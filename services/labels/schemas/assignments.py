@@ -1,4 +1,5 @@
-"""Leases on the wire. Blind: no score, seed, policy or name of anybody."""
+"""Leases on the wire. Blind: no score, seed or policy, and no name but the lease's own, so that no
+gold question is told from the others."""
 
 from datetime import datetime
 
@@ -57,7 +58,6 @@ class QuestionText(BaseModel):
 class AssignedGroup(BaseModel):
     """What a person may know of a group."""
 
-    group_id: str
     prompt: PromptText
     question: QuestionText
     content_warning: str | None

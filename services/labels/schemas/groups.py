@@ -139,7 +139,7 @@ class GroupView(BaseModel):
                 "prompt": {"id": group.prompt_id, "text": group.prompt_text},
                 "images": [image_view(image) for image in images],
                 "aggregate": group.aggregate if aggregate else None,
-                "labels": None if labels is None else [LabelView.of(label) for label in labels],
+                "labels": labels and [LabelView.of(label, "viewer") for label in labels],
             }
         )
 

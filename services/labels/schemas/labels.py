@@ -11,6 +11,8 @@ from services.labels.schemas.fields import REQUEST, Count, Text, Time, Value
 
 EXAMPLE: JsonDict = {"image_id": "01JZ0000000000000000000000", "value": "like"}
 MAX_BATCH = 1000
+BLIND = {"group_id", "run_id", "policy_version"}
+"""What an annotator is not told of their labels: gold may be named otherwise, and is old."""
 
 
 class LabelIn(BaseModel):
@@ -56,8 +58,8 @@ class LabelView(BaseModel):
     id: str
     seq: int = Field(description="Later labels have higher numbers")
     image_id: str
-    group_id: str
-    run_id: str
+    group_id: str | None = Field(description="Null, as run and policy, to an annotator")
+    run_id: str | None
     question_id: str
     annotator_id: str
     assignment_id: str | None
@@ -71,14 +73,18 @@ class LabelView(BaseModel):
     received_at: datetime
     source: str
     client_ref: str | None
-    policy_version: int
+    policy_version: int | None
     retracted_at: datetime | None
     revision: int
 
     @classmethod
-    def of(cls, label: Mapping[str, Any]) -> "LabelView":
-        """A label's columns as its author sees them: nothing tells whether it is gold."""
-        return cls.model_validate({name: label[name] for name in cls.model_fields})
+    def of(cls, label: Mapping[str, Any], role: str) -> "LabelView":
+        """A label's columns as a caller of this role sees them. Annotators are blind: nothing tells
+        them whether it is gold."""
+        shown = cls.model_fields.keys() - (BLIND if role == "annotator" else ())
+        return cls.model_validate(
+            {name: label[name] for name in shown} | dict.fromkeys(BLIND - shown)
+        )
 
 
 class LabelPage(BaseModel):
