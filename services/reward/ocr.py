@@ -7,8 +7,8 @@ with case and spaces removed from both; 1 when the target is contained in what w
 """
 
 import hashlib
+import importlib.metadata
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from services.reward.contract import Answer, RewardInput, Verdict
 from tdm_core.types import Prompt
 
 WHEEL_LANGUAGE = "ch"
+WHEEL_MODELS = {"Det": "PP-OCRv6_det_small", "Rec": "PP-OCRv6_rec_small"}
+"""What the wheel of the rapidocr that pyproject.toml asks for holds, and reads by default."""
 LANGUAGES = (
     *("ch", "ch_doc", "en", "arabic", "chinese_cht", "cyrillic", "devanagari", "japan", "korean"),
     *("ka", "latin", "ta", "te", "eslav", "th", "el"),
@@ -95,8 +97,11 @@ class OcrReward:
         self._limit_side_len = limit_side_len
         self._find_lines = find_lines
         self._engine: Any = None
-        own = "".join(f":{part}={_digest(path)}" for part, path in self._files.items())
-        self.version = f"1:rapidocr:{limit_side_len if find_lines else 'line'}{own}"
+        own = {part: _digest(path) for part, path in self._files.items()}
+        models = ":".join((WHEEL_MODELS | own).values())
+        engine = f"rapidocr {importlib.metadata.version('rapidocr')}"
+        search = limit_side_len if find_lines else "line"
+        self.version = f"1:{engine}:{language}:{search}:{models}"
 
     def check_prompt(self, prompt: Prompt) -> None:
         """Raise ValueError where the prompt quotes no text."""
@@ -147,15 +152,17 @@ def _digest(path: Path) -> str:
 
 
 def _new_engine(
-    limit_side_len: int, find_lines: bool, language: str, files: Mapping[str, Path]
+    limit_side_len: int, find_lines: bool, language: str, files: dict[str, Path]
 ) -> Any:
     # Half a second, and only workers that read need it.
-    from rapidocr import LangRec, RapidOCR
+    import rapidocr
 
+    wheel = Path(rapidocr.__file__).parent / "models"
+    models = {part: wheel / f"{name}.onnx" for part, name in WHEEL_MODELS.items()} | files
     # A line is enlarged to 48 px height and padded to at least this width, 320 unless told. A
     # small image that is one line as a whole needs no padding, which would cost most of the time.
     least_width = 320 if find_lines else 48
-    return RapidOCR(
+    return rapidocr.RapidOCR(
         params={
             "Global.log_level": "critical",
             "EngineConfig.onnxruntime.intra_op_num_threads": 1,
@@ -163,7 +170,7 @@ def _new_engine(
             "Det.limit_side_len": limit_side_len,
             "Det.limit_type": "min",
             "Rec.rec_img_shape": [3, 48, least_width],
-            "Rec.lang_type": LangRec(language),
-            **{f"{part}.model_path": str(path) for part, path in files.items()},
+            "Rec.lang_type": rapidocr.LangRec(language),
+            **{f"{part}.model_path": str(path) for part, path in models.items()},
         }
     )

@@ -1,5 +1,7 @@
 """What an image should read, and what a misreading costs."""
 
+import importlib.metadata
+
 import pytest
 
 from services.config import RewardConfig
@@ -91,4 +93,11 @@ def test_the_version_tells_models_apart(tmp_path):
     for content in (b"one", b"two"):
         model.write_bytes(content)
         versions.add(OcrReward(detector=str(model)).version)
-    assert len(versions | {OcrReward().version}) == 3
+    versions |= {OcrReward(language=n, recognizer=str(model)).version for n in ("latin", "arabic")}
+    assert len(versions | {OcrReward().version}) == 5
+
+
+def test_the_version_names_the_engine_s_own_and_its_models():
+    engine = importlib.metadata.version("rapidocr")
+    models = "PP-OCRv6_det_small:PP-OCRv6_rec_small"
+    assert OcrReward().version == f"1:rapidocr {engine}:ch:128:{models}"
