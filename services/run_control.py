@@ -10,6 +10,7 @@ from typing import Any
 from services.run_store import commands
 from services.run_store.commands import Command
 from services.run_store.run_folder import RunFolder
+from services.run_store.vitals import Vitals
 from services.runtime.waiting import Changes
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,10 @@ class RunControl:
         facts: Callable[[], dict[str, Any]],
         max_seconds: float | None = None,
     ) -> None:
-        """`facts` gives what the status says besides the state."""
+        """`facts` gives what the status says besides the state, its workers among it."""
         self.folder, self.changes, self.max_seconds = folder, changes, max_seconds
         self.facts = facts
+        self._vitals = Vitals()
         self.state = "starting"
         self.ending = ""
         self.hurried = False
@@ -53,7 +55,9 @@ class RunControl:
 
     def write_status(self, **more: Any) -> None:
         """Replace status.json."""
-        self.folder.write_status({"state": self.state, **self.facts(), **more})
+        facts = self.facts()
+        vitals = self._vitals.note(facts["workers"])
+        self.folder.write_status({"state": self.state, **facts, **vitals, **more})
 
     def end(self, reason: str, hurried: bool = False) -> None:
         """Ask for a clean end; a hurried one does without the last evaluation."""

@@ -4,9 +4,7 @@ import time
 from typing import Any
 
 from services.run_store.run_folder import ENDED, RunFolder
-
-SILENT_S = 30.0
-"""A living run renews its status every few seconds."""
+from services.run_store.vitals import SILENT_S
 
 
 def facts_of(folder: RunFolder, now: float | None = None) -> dict[str, Any]:

@@ -6,17 +6,20 @@ the same alerts.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from services.run_store.run_folder import ENDED
+from services.run_store.vitals import WELL_S
 from services.runs_api.glance import Glance
-from services.runs_api.rules import RULES, Severity
+from services.runs_api.rules import RULES, Hysteresis, Moment, Severity
 
 STALLED_TIMES = 3.0
 STALLED_MIN_S = 60.0
+STALLED_CLEAR = 3
+"""Iterations in a row that end a stall."""
 
 
 @dataclass(frozen=True)
@@ -68,40 +71,93 @@ def _of_numbers(glance: Glance) -> list[Alert]:
     ]
 
 
-def _of_status(facts: Mapping[str, Any], glance: Glance, now: float) -> list[Alert]:
-    state, since = facts["state"], facts.get("updated_at", now)
-    found = []
-
-    def add(rule: str, severity: Severity, title: str, detail: str, remedy: str) -> None:
-        step = facts.get("iteration")
-        found.append(Alert(rule, severity, title, detail, remedy, since, step, None, None))
-
+def _of_status(facts: Mapping[str, Any], glance: Glance, now: float) -> Iterator[Alert]:
+    state = facts["state"]
     if state == "failed":
         last = str(facts.get("error", "")).strip().splitlines()
-        add("failed", "critical", "The run failed", last[-1] if last else "", "see its log")
-    if state == "silent":
-        detail = f"no news for {facts['age_s']:.0f} s"
-        remedy = f"is process {facts.get('pid')} on {facts.get('node')} there? see its log"
-        add("silent", "critical", "The run is silent", detail, remedy)
+        since = facts.get("updated_at", now)
+        title, detail = "The run failed", last[-1] if last else ""
+        yield _alert(facts, "failed", "critical", title, detail, "see its log", since)
+    yield from _silences(facts, now)
     if state not in (*ENDED, "silent"):
-        for name, said in facts.get("workers", {}).items():
-            if not said["alive"] and said["pids"]:  # one without has not started yet
-                remedy = "it is started again where that is safe; see the log"
-                add("worker_dead", "critical", f"Worker {name} is dead", "", remedy)
-    if state == "running" and (stalled_s := stalled(glance.times, now)) is not None:
-        detail = f"no iteration for {stalled_s:.0f} s; waits: {facts.get('waiting') or 'none'}"
-        add("stalled", "warning", "No iteration ends", detail, "see Throughput and the log")
-    return found
+        yield from _deaths(facts, now)
+    if state == "running" and (found := stalled(glance.times, now)) is not None:
+        since, seconds = found
+        detail = f"one takes {seconds:.0f} s; waits: {facts.get('waiting') or 'none'}"
+        remedy = "see Throughput and the log"
+        yield _alert(facts, "stalled", "warning", "No iteration ends", detail, remedy, since)
 
 
-def stalled(times: Sequence[float], now: float) -> float | None:
-    """Seconds since the last of the lines where that is far longer than iterations take."""
+def _silences(facts: Mapping[str, Any], now: float) -> Iterator[Alert]:
+    """The one that lasts, or the newest: over once the run has spoken for `WELL_S`."""
+    written, before = facts.get("updated_at", now), facts.get("silence")
+    remedy = f"is process {facts.get('pid')} on {facts.get('node')} there? see its log"
+    if facts["state"] == "silent":
+        since = written
+        if before is not None and written - before["until"] < WELL_S:
+            since = before["from"]
+        detail = f"no news for {facts['age_s']:.0f} s"
+        yield _alert(facts, "silent", "critical", "The run is silent", detail, remedy, since)
+    elif before is not None:
+        detail = f"there was no news for {before['until'] - before['from']:.0f} s"
+        over = _over(facts, before["until"], now)
+        title = "The run was silent"
+        yield _alert(facts, "silent", "critical", title, detail, remedy, before["from"], over)
+
+
+def _deaths(facts: Mapping[str, Any], now: float) -> Iterator[Alert]:
+    """One a worker: over once it has lived for `WELL_S` again."""
+    remedy = "it is started again where that is safe; see the log"
+    for name, said in facts.get("workers", {}).items():
+        died_at, since = said.get("died_at"), said.get("since")
+        if not said["alive"] and said["pids"]:  # one without has not started yet
+            since = died_at or since or facts.get("updated_at", now)
+            title = f"Worker {name} is dead"
+            yield _alert(facts, "worker_dead", "critical", title, "", remedy, since)
+        elif died_at is not None and since is not None:
+            title, detail = f"Worker {name} was dead", f"restarts: {said['restarts']}"
+            over = _over(facts, since, now)
+            yield _alert(facts, "worker_dead", "critical", title, detail, remedy, died_at, over)
+
+
+def _over(facts: Mapping[str, Any], well_since: float, now: float) -> float | None:
+    """When trouble is over that ended then: a while later, so that a flicker is one alert; None
+    where that has not come yet. By the run's own clock."""
+    over = well_since + WELL_S
+    has_ended = facts["state"] in ENDED
+    return over if has_ended or facts.get("updated_at", now) >= over else None
+
+
+def _alert(
+    facts: Mapping[str, Any],
+    rule: str,
+    severity: Severity,
+    title: str,
+    detail: str,
+    remedy: str,
+    since: float,
+    over: float | None = None,
+) -> Alert:
+    """Of the iteration where its news ended, if they have."""
+    step = facts.get("iteration") if facts["state"] in ("failed", "silent") else None
+    return Alert(rule, severity, title, detail, remedy, since, step, over, None)
+
+
+def stalled(times: Sequence[float], now: float) -> tuple[float, float] | None:
+    """Since when, and for how many seconds, no iteration ends, which is far longer than they take;
+    it lasts until `STALLED_CLEAR` of them have taken no longer than usual."""
     if len(times) < 2:
         return None
     gaps = [after - before for before, after in pairwise(times)]
-    gone = now - times[-1]
     limit = max(STALLED_MIN_S, STALLED_TIMES * statistics.median(gaps))
-    return gone if gone > limit else None
+    followed = Hysteresis(limit, limit, 1, STALLED_CLEAR)
+    open_gap = [now - times[-1]] if now - times[-1] > limit else []
+    for step, (start, gap) in enumerate(zip(times, [*gaps, *open_gap], strict=False)):
+        followed.add(gap, Moment(start, step))
+    lasting = followed.episodes[-1] if followed.episodes else None
+    if lasting is None or lasting.end is not None:
+        return None
+    return lasting.start.time, lasting.peak
 
 
 def _of_run(line: Mapping[str, Any]) -> Alert:

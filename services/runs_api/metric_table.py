@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from services.run_store.news import SILENT_S
+from services.run_store.vitals import SILENT_S
 from services.runs_api.downsampling import keep, stretches
 
 ABOUT = ("time", "step", "policy_version", "surrogate_version")

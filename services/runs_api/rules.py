@@ -100,11 +100,13 @@ class Episode:
 class Hysteresis:
     """Follows one number between two thresholds."""
 
-    def __init__(self, raise_at: float, clear_below: float, hold: int) -> None:
-        """`hold` values in a row raise, and as many clear."""
+    def __init__(
+        self, raise_at: float, clear_below: float, hold: int, clear_hold: int | None = None
+    ) -> None:
+        """`hold` values in a row raise; as many clear, or `clear_hold`."""
         self.episodes: list[Episode] = []
         self._thresholds = raise_at, clear_below
-        self._hold = hold
+        self._holds = hold, hold if clear_hold is None else clear_hold
         self._num_in_a_row = 0
 
     def add(self, value: float | None, at: Moment) -> None:
@@ -117,7 +119,7 @@ class Hysteresis:
         self._num_in_a_row = self._num_in_a_row + 1 if counts else 0
         if lasting is not None:
             lasting.peak = max(lasting.peak, value)
-        if self._num_in_a_row < self._hold:
+        if self._num_in_a_row < self._holds[lasting is not None]:
             return
         self._num_in_a_row = 0
         if lasting is None:

@@ -21,13 +21,20 @@ class Worker:
     pids: list[int]
     """One a rank."""
     restarts: int
+    since: float | None
+    """Unix time since when it is so; None where the status does not tell."""
 
 
 def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
     """Workers by name, from `facts_of` a run."""
     return [
         Worker(
-            name, _role(name), _state(facts["state"], said["alive"]), said["pids"], said["restarts"]
+            name,
+            _role(name),
+            _state(facts["state"], said["alive"]),
+            said["pids"],
+            said["restarts"],
+            said.get("since"),
         )
         for name, said in sorted(facts.get("workers", {}).items())
     ]

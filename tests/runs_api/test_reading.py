@@ -36,6 +36,7 @@ def test_a_finished_run_says_what_it_came_to(client, get, finished):
     run = get().json()
     assert (run["state"], run["iteration"], run["iterations"]) == ("finished", 6, 6)
     assert run["summary"] == finished.summary()
+    assert all(worker["since"] for worker in get("/workers").json()["items"])
     assert [
         each["run_id"] for each in client.get(f"{API}/runs", headers=VIEWER).json()["items"]
     ] == [finished.id]

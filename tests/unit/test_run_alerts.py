@@ -91,9 +91,47 @@ def test_a_run_is_stalled_only_long_after_its_iterations_take():
     lines = [line(step, x=1.0) for step in range(1, 9)]
     times = [each["time"] for each in lines]
     assert stalled(times, times[-1] + 59) is None
-    assert stalled(times, times[-1] + 61) == 61
+    assert stalled(times, times[-1] + 61) == (times[-1], 61)
     assert rules(RUNNING, *lines, now=times[-1] + 61) == ["stalled"]
     assert rules({**RUNNING, "state": "paused"}, *lines, now=times[-1] + 61) == []
+
+
+def test_a_stall_lasts_until_iterations_take_no_longer_than_usual():
+    times = [*range(0, 10), 100, 101, 102]
+    assert stalled(times, 102.5) == (9, 91)
+    assert stalled([*times, 103], 103.5) is None
+
+
+def judge(**more):
+    said = {"alive": True, "pids": [1], "restarts": 1, "since": 40.0, "died_at": 30.0}
+    return {**RUNNING, "workers": {"judge": said | more}}
+
+
+def test_a_dead_worker_is_dead_since_it_died():
+    (alert,) = alerts(judge(alive=False, since=40.0))
+    assert (alert.title, alert.raised_at, alert.cleared_at) == ("Worker judge is dead", 30.0, None)
+    (alert,) = alerts({**RUNNING, "workers": {"old": {"alive": False, "pids": [1], "restarts": 0}}})
+    assert alert.raised_at == RUNNING["updated_at"]
+
+
+def test_a_worker_that_lives_again_is_well_only_after_a_while():
+    (flickers,) = alerts(judge(since=41.0))
+    assert (flickers.title, flickers.raised_at) == ("Worker judge was dead", 30.0)
+    assert flickers.cleared_at is None
+    (over,) = alerts(judge(since=40.0))
+    assert (over.raised_at, over.cleared_at) == (30.0, 100.0)
+    assert alerts(judge(died_at=None)) == []
+
+
+def test_a_run_that_falls_silent_again_and_again_has_one_alert():
+    before = {"silence": {"from": 10.0, "until": 60.0}}
+    again = {**RUNNING, "state": "silent", "age_s": 40.0, "updated_at": 70.0}
+    raised = [alert.raised_at for facts in (again, again | before) for alert in alerts(facts)]
+    assert raised == [70.0, 10.0]
+    (speaks,) = alerts({**RUNNING, **before})
+    assert (speaks.raised_at, speaks.cleared_at) == (10.0, None)
+    (over,) = alerts({**RUNNING, **before, "updated_at": 120.0})
+    assert (over.raised_at, over.cleared_at) == (10.0, 120.0)
 
 
 def test_what_the_run_itself_has_raised_is_shown_beside():

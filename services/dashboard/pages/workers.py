@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from services.dashboard.elements import chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit
-from services.dashboard.panels import Board, Stamp
+from services.dashboard.panels import Board, Stamp, clock
 from services.runs_api.library import OpenRun
 from services.runs_api.workers import Worker, workers_of
 
@@ -65,12 +65,17 @@ def _workers(model: Model) -> None:
             worker.name,
             worker.role,
             lambda worker=worker: chip(worker.state, TONES.get(worker.state, "calm")),
+            "-" if worker.since is None else clock(worker.since),
             ", ".join(map(str, worker.pids)),
             str(worker.restarts),
         ]
         for worker in model.workers
     ]
-    table(("worker", "role", "state", "processes", "restarts"), rows, f"Workers on {model.node}")
+    table(
+        ("worker", "role", "state", "since", "processes", "restarts"),
+        rows,
+        f"Workers on {model.node}",
+    )
 
 
 def _waits(model: Model) -> None:

@@ -77,11 +77,13 @@ class WorkerView(BaseModel):
     )
     pids: list[int]
     restarts: int
+    since: datetime | None = Field(description="When it was started or died, if the run tells")
 
     @classmethod
     def of(cls, worker: Worker) -> Self:
         """As it goes out."""
-        return cls(**vars(worker))
+        since = None if worker.since is None else moment(worker.since)
+        return cls.model_validate(vars(worker) | {"since": since})
 
 
 class WorkerList(BaseModel):
