@@ -98,13 +98,15 @@ class Patience:
     async def _attempt(self, send: Send, deadline: float, secret: str) -> bytes:
         limit_s = min(self.timeout_s, deadline - time.monotonic())
         if limit_s <= 0:
-            raise CallError("no time was left to ask")
+            raise CallError("no time was left to ask; raise budget_s or lower batch_size")
         try:
             # One limit for the whole exchange: httpx's own restart with every byte that drips in.
             async with asyncio.timeout(limit_s):
                 reply = await send(time.monotonic() + limit_s)
         except TimeoutError as error:
-            raise TransientError(f"no answer within {limit_s:.3g} s") from error
+            raise TransientError(
+                f"no answer within {limit_s:.3g} s; raise timeout_s or see why the service is slow"
+            ) from error
         except httpx.HTTPError as error:
             raise TransientError(f"{type(error).__name__}: {error}") from error
         if reply.status == 200:

@@ -200,7 +200,7 @@ def test_what_is_no_finite_number_costs_its_image_alone(scorer, number):
         (broken, "status 500: out of memory"),
         (endless, "over 4000000 bytes"),
         (dripping, "no answer within 0.3 s"),
-        (hanging, "no answer within 0.3 s"),
+        (hanging, "no answer within 0.3 s; raise timeout_s or see why"),
         (closing, "RemoteProtocolError"),
     ],
 )

@@ -186,7 +186,7 @@ def test_a_fault_that_passes_is_survived(judge, fault):
         (junk, r"Expecting value.*attempt 3 of 3"),
         (endless, "over 4000000 bytes"),
         (dripping, "no answer within 0.3 s"),
-        (hanging, "no answer within 0.3 s"),
+        (hanging, "no answer within 0.3 s; raise timeout_s or see why"),
         (closing, "RemoteProtocolError"),
     ],
 )
@@ -282,4 +282,4 @@ def test_many_images_at_a_dead_judge_end_together_at_the_budget(judge):
     records = worker(judge.server_port, max_concurrency=2, **patience).evaluate([group(12)])
     assert 1 <= time.monotonic() - started < 5
     assert {record.state for record in records} == {"failed"}
-    assert records[-1].reason == "no time was left to ask"
+    assert records[-1].reason == "no time was left to ask; raise budget_s or lower batch_size"
