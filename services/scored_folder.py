@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from services.config import RewardConfig
 from services.csv_cells import csv_line
@@ -57,7 +57,8 @@ def score_folder(
 ) -> Iterator[list[ScoredImage]]:
     """Score batch by batch, each as soon as it is judged; ValueError for a wrong config or prompt.
 
-    A groupwise reward gets the images of equal prompts together.
+    A groupwise reward gets the images of equal prompts together. A batch has images of one size, as
+    in a run.
     """
     instance = load_reward(reward)
     silent = next((image for image in images if not image.prompt.text), None)
@@ -68,9 +69,11 @@ def score_folder(
     prompts = {image.prompt.prompt_id: image.prompt for image in images}
     check_requirements(reward, list(prompts.values()))
     units = grouped(images) if is_groupwise(instance) else [[image] for image in images]
+    same_size = _by_size(units)
     worker = RewardWorker(reward)
-    for batch in _batches(units, reward.batch_size):
-        yield _score(worker, batch, reward.name)
+    for some in same_size:
+        for batch in _batches(some, reward.batch_size):
+            yield _score(worker, batch, reward.name)
 
 
 def write_table(path: Path, rows: Sequence[ScoredImage], format: str) -> None:
@@ -115,6 +118,32 @@ def _caption(scored: ScoredImage) -> str:
     return f"{value}  {scored.image.name}\n{about}"
 
 
+def _by_size(units: Sequence[list[FolderImage]]) -> list[list[list[FolderImage]]]:
+    """Units by the size of their images; ValueError where one unit has several sizes."""
+    by_size: dict[str, list[list[FolderImage]]] = {}
+    for unit in units:
+        sizes = sorted({size for image in unit if (size := _size(image.path))})
+        if len(sizes) > 1:
+            raise ValueError(
+                f"images of the prompt {unit[0].prompt.text[:60]!r} have the sizes "
+                f"{', '.join(sizes)}; a groupwise reward compares images of one size: score those "
+                "of each size by themselves"
+            )
+        by_size.setdefault("".join(sizes), []).append(unit)
+    return list(by_size.values())
+
+
+def _size(path: Path) -> str:
+    """Width x height as a person sees it, from the file's head; empty where it is no image."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            width, height = image.size[::-1] if turned else image.size
+    except UNREADABLE:
+        return ""  # its row will say so
+    return f"{width}x{height}"
+
+
 def _batches(units: Sequence[list[FolderImage]], size: int) -> Iterator[list[list[FolderImage]]]:
     """Units together up to `size` images, a larger one alone."""
     batch: list[list[FolderImage]] = []
@@ -144,7 +173,7 @@ def _score(
             judged[number, len(pixels)] = image, _thumbnail(picture)
             pixels.append(np.asarray(picture))
         if pixels:
-            stacked = _stacked(pixels, unit)
+            stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)[:, None].contiguous()
             groups.append(ImageGroup(number, unit[0].prompt, 0, stacked))
     for record in worker.evaluate(groups) if groups else []:
         image, thumbnail = judged[record.group_id, record.sample]
@@ -161,17 +190,6 @@ def _opened(path: Path) -> Image.Image:
 def _thumbnail(picture: Image.Image) -> Image.Image:
     small = max(picture.size) <= CELL
     return picture.copy() if small else ImageOps.contain(picture, (CELL, CELL))
-
-
-def _stacked(pixels: Sequence[NDArray[np.uint8]], unit: Sequence[FolderImage]) -> torch.Tensor:
-    """(G, 1, 3, H, W) uint8."""
-    sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in pixels})
-    if len(sizes) > 1:
-        raise ValueError(
-            f"images of the prompt {unit[0].prompt.text[:60]!r} have the sizes {', '.join(sizes)}; "
-            "a groupwise reward compares images of one size"
-        )
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)[:, None].contiguous()
 
 
 def _unreadable(image: FolderImage, group: int, reward: str, error: Exception) -> ScoredImage:

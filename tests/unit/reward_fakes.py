@@ -1,6 +1,8 @@
 """Rewards with a fault each, for tests; a config names them as python:reward_fakes:X."""
 
 import importlib
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -82,6 +84,22 @@ class Hanging(Brightness):
         if any(item.image[0, 0, 0] == 13 for item in batch):
             release.wait(20)
         return super().evaluate(batch)
+
+
+class Interrupted(Hanging):
+    """A byte of 13 is somebody's Ctrl-C, in the middle of judging it."""
+
+    def evaluate(self, batch):
+        if any(item.image[0, 0, 0] == 13 for item in batch):
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().evaluate(batch)
+
+
+class Stacking(Brightness):
+    """Takes its batch as one array."""
+
+    def evaluate(self, batch):
+        return np.stack([item.image for item in batch])[:, 0, 0, 0].tolist()
 
 
 class Prepared(Hanging):

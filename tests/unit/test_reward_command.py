@@ -121,20 +121,34 @@ def test_a_groupwise_reward_compares_the_images_of_one_prompt(here):
     assert [float(row["value"]) for row in table()] == [1, 0, 1, 0]
 
 
-def test_images_of_one_group_are_of_one_size_and_others_of_any(here):
-    draw(here, 50, 10)
-    Image.new("RGB", (4, 4)).save(here / "images/1.png")
-    shown = call(RANKS, *prompts(here, "cat", "cat"))
+def test_a_group_of_several_sizes_is_refused_before_anything_is_scored(here):
+    draw(here, 50, 10, 20, 30)
+    Image.new("RGB", (4, 4)).save(here / "images/3.png")
+    shown = call(RANKS, "--batch-size", 2, *prompts(here, "dog", "dog", "cat", "cat"))
     assert shown.exit_code == 2
     assert "images of the prompt 'cat' have the sizes 4x4, 8x6" in shown.output
-    assert call(BRIGHTNESS, *prompts(here, "cat", "cat")).exit_code == 0
+    assert "score those of each size by themselves" in shown.output
+    assert not (here / "rewards.csv").exists()
+
+
+def test_images_of_several_sizes_are_judged_size_by_size_and_listed_by_name(here):
+    draw(here, 50, 10, 20)
+    Image.new("RGB", (4, 4), (70, 0, 0)).save(here / "images/1.png")
+    assert call("python:reward_fakes:Stacking").exit_code == 0
+    assert [(row["file"], row["value"]) for row in table()] == [
+        ("0.png", "50.0"),
+        ("1.png", "70.0"),
+        ("2.png", "20.0"),
+    ]
 
 
 def test_images_are_seen_as_the_camera_was_held_and_in_colour(here):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.full((4, 8), 90, np.uint8)).save(here / "images/a.jpg", exif=exif)
-    assert call("python:reward_fakes:Ranks").exit_code == 0
+    Image.fromarray(np.full((8, 4), 50, np.uint8)).save(here / "images/b.jpg")
+    assert call(RANKS).exit_code == 0
+    assert [float(row["value"]) for row in table()] == [1, 0]
     assert call(BRIGHTNESS).exit_code == 0
     assert float(table()[0]["value"]) == pytest.approx(90, abs=2)
 
@@ -232,7 +246,6 @@ def test_of_very_many_images_the_sheet_has_the_best_and_the_worst():
 
 def test_what_was_judged_before_an_interruption_is_written(here):
     draw(here, 1, 2, 13)
-    Image.new("RGB", (4, 4)).save(here / "images/3.png")
-    shown = call(RANKS, "--batch-size", "2", *prompts(here, "a", "b", "c", "c"))
-    assert shown.exit_code == 2
+    shown = call("python:reward_fakes:Interrupted", "--batch-size", "2")
+    assert shown.exit_code == 130
     assert [row["file"] for row in table()] == ["0.png", "1.png"]
