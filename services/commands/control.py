@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.commands.console import note, show
 from services.run_store import commands
-from services.run_store.news import facts_of
+from services.run_store.news import facts_of, news_of
 from services.run_store.run_folder import ENDED, find_run
 
 POLL_S = 0.2
@@ -19,7 +19,7 @@ def control(command: str, name: str, runs: Path, wait: float, as_json: bool) -> 
     if facts["state"] in ENDED:
         raise ValueError(f"run {folder.id} has ended ({facts['state']}); nothing to {command}")
     if facts["state"] == "silent":
-        note(f"no news from {folder.id} for {facts['age_s']:.0f} s; it may not be there to answer")
+        note(f"run {folder.id}: {news_of(facts)}; it may not be there to answer")
     identity = commands.request(folder.path, command)
     answer = commands.read(folder.path, identity)
     deadline = time.monotonic() + wait

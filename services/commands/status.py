@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from services.commands.console import out, print_json, say
-from services.run_store.news import facts_of
+from services.run_store.news import facts_of, news_of
 from services.run_store.run_folder import ENDED, RunFolder, find_run, list_runs
 from services.run_store.tail import Tail
 
@@ -39,7 +39,7 @@ def _show_one(facts: dict[str, Any]) -> None:
         say(f"{name:18} {value}")
     if facts["state"] == "silent":
         say(
-            f"No news for {facts['age_s']:.0f} s: the run has died or hangs. See `tdm-r1 logs "
+            f"{news_of(facts).capitalize()}: the run has died or hangs. See `tdm-r1 logs "
             f"{facts['run_id']}`; if its process {facts.get('pid')} on {facts.get('node')} is "
             "gone, start the run again."
         )
@@ -59,7 +59,7 @@ def _table(found: list[dict[str, Any]]) -> Any:
     table = Table("run", "state", "iteration", "version", "news from")
     for facts in found:
         total = f" of {facts['iterations']}" if "iterations" in facts else ""
-        age = "never" if facts["age_s"] is None else f"{facts['age_s']:.0f} s ago"
+        age = "not known" if facts["age_s"] is None else f"{facts['age_s']:.0f} s ago"
         table.add_row(
             facts["run_id"],
             facts["state"] + (" (alert)" if facts.get("alerts") else ""),

@@ -75,6 +75,10 @@ class RunFolder:
         """The status as it was last written; `{}` before the first."""
         return _read(self.path / "status.json")
 
+    def status_written_at(self) -> float:
+        """When its file was written, by the clock of the machine that holds it."""
+        return (self.path / "status.json").stat().st_mtime
+
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace the status in one step, with the time and the process that wrote it."""
         about = {"updated_at": time.time(), "pid": os.getpid(), "node": socket.gethostname()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from services.run_store.news import news_of
 from services.run_store.run_folder import ENDED
 from services.run_store.vitals import WELL_S
 from services.runs_api.glance import Glance
@@ -40,10 +41,11 @@ class Alert:
 
 
 def alerts_of(
-    facts: Mapping[str, Any], glance: Glance, raised_by_run: Sequence[Mapping[str, Any]], now: float
+    facts: Mapping[str, Any], glance: Glance, raised_by_run: Sequence[Mapping[str, Any]]
 ) -> list[Alert]:
     """Every alert of a run, those that last first and the newest of them first; what the run has
-    raised as `standing` tells."""
+    raised as `standing` tells. Times are by the run's own clock."""
+    now = facts.get("updated_at", 0.0) + (facts["age_s"] or 0.0)
     found = [
         *_of_numbers(glance),
         *_of_status(facts, glance, now),
@@ -78,6 +80,11 @@ def _of_status(facts: Mapping[str, Any], glance: Glance, now: float) -> Iterator
         since = facts.get("updated_at", now)
         title, detail = "The run failed", last[-1] if last else ""
         yield _alert(facts, "failed", "critical", title, detail, "see its log", since)
+    if (ahead := facts.get("clock_ahead_s")) is not None:
+        title = f"The clock of {facts.get('node')} is ahead"
+        detail = f"its status is {ahead:.0f} s ahead of this machine's clock"
+        remedy = "set both clocks (NTP): until then ages and deadlines are wrong"
+        yield _alert(facts, "clock", "warning", title, detail, remedy, now)
     yield from _silences(facts, now)
     if state not in (*ENDED, "silent"):
         yield from _deaths(facts, now)
@@ -96,7 +103,7 @@ def _silences(facts: Mapping[str, Any], now: float) -> Iterator[Alert]:
         since = written
         if before is not None and written - before["until"] < WELL_S:
             since = before["from"]
-        detail = f"no news for {facts['age_s']:.0f} s"
+        detail = news_of(facts)
         yield _alert(facts, "silent", "critical", "The run is silent", detail, remedy, since)
     elif before is not None:
         detail = f"there was no news for {before['until'] - before['from']:.0f} s"

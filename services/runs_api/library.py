@@ -3,7 +3,6 @@ those that are looked at everything."""
 
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ class OpenRun:
             self._raised = standing([*self._raised, *self._alerts.read_all()])
             if self._alerts.is_over:
                 self._alerts, self._raised = Tail(self.folder.alerts, is_ours=is_alert), []
-            return alerts_of(facts, glance, self._raised, time.time())
+            return alerts_of(facts, glance, self._raised)
 
     @contextmanager
     def glance(self) -> Iterator[Glance]:

@@ -13,11 +13,13 @@ pytestmark = pytest.mark.unit
 RUNNING = {"state": "running", "age_s": 1.0, "iteration": 5, "updated_at": 100.0}
 
 
-def alerts(facts, *lines, raised=(), now=100.0):
-    return alerts_of(facts, Glance(lines), raised, now)
+def alerts(facts, *lines, raised=(), now=None):
+    """Of a run whose status is as old as it says, at that time."""
+    at = {} if now is None else {"updated_at": now - facts["age_s"]}
+    return alerts_of({**facts, **at}, Glance(lines), raised)
 
 
-def rules(facts, *lines, now=100.0):
+def rules(facts, *lines, now=None):
     return [alert.rule for alert in alerts(facts, *lines, now=now)]
 
 

@@ -1,8 +1,15 @@
-"""What a run's status remembers: since when workers are as they are, and silences."""
+"""What a run's status tells: since when workers are as they are, silences, how old it is itself."""
+
+import json
+import os
 
 import pytest
 
+from services.run_store.news import facts_of, news_of
+from services.run_store.run_folder import RunFolder
 from services.run_store.vitals import SILENT_S, WELL_S, Vitals
+from services.runs_api.alerts import alerts_of
+from services.runs_api.glance import Glance
 
 pytestmark = pytest.mark.unit
 
@@ -61,3 +68,29 @@ def test_a_silence_is_noted_by_the_status_that_ends_it():
     for t in range(150, 240, 10):
         status.at(float(t))
     assert status.at(300.0)["silence"] == {"from": 230.0, "until": 300.0}
+
+
+NOW = 1.0e9
+
+
+@pytest.mark.parametrize(
+    ("says", "file", "state", "age_s", "alerts"),
+    [
+        (NOW - 5, NOW - 5, "running", 5.0, []),
+        (NOW + 5, NOW + 5, "running", 0.0, []),
+        (NOW + 3600, NOW - 5, "running", 5.0, ["clock"]),
+        (NOW + 3600, NOW - 100, "silent", 100.0, ["clock", "silent"]),
+        (NOW + 3600, NOW + 3600, "silent", None, ["clock", "silent"]),
+        (NOW - 100, NOW - 5, "silent", 100.0, ["silent"]),
+    ],
+)
+def test_a_time_of_the_future_is_not_fresh(tmp_path, says, file, state, age_s, alerts):
+    path = tmp_path / "status.json"
+    path.write_text(json.dumps({"state": "running", "updated_at": says, "workers": {}}))
+    os.utime(path, (file, file))
+    facts = facts_of(RunFolder(tmp_path), NOW)
+    assert (facts["state"], facts["age_s"]) == (state, age_s)
+    assert sorted(alert.rule for alert in alerts_of(facts, Glance(), [])) == alerts
+    if state == "silent":
+        unknown = "its status is 3600 s ahead of this machine's clock, so its age is not known"
+        assert news_of(facts) == (unknown if age_s is None else "no news for 100 s")

@@ -68,6 +68,6 @@ def _rules() -> None:
     table(("alert", "number", "raised at", "cleared below", "lines in a row"), rows, "Rules")
     tag(
         "p",
-        "Also: a dead worker, a stalled, silent or failed run, and what the run raises.",
+        "Also: a dead worker, a stalled, silent or failed run, its clock, and what it raises.",
         "quiet",
     )

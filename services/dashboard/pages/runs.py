@@ -92,5 +92,5 @@ def _cells(row: Row) -> list[Any]:
         rewards or "-",
         str(row.num_alerts) if row.num_alerts else "none",
         "-" if row.created_at is None else clock(row.created_at),
-        "never" if facts["age_s"] is None else ago(facts["age_s"]),
+        "not known" if facts["age_s"] is None else ago(facts["age_s"]),
     ]

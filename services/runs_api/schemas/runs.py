@@ -36,7 +36,7 @@ class RunView(BaseModel):
     waiting: list[str] = Field(description="What is waited for, and since when")
     created_at: datetime | None
     updated_at: datetime | None = Field(description="When its status was written")
-    age_s: float | None = Field(description="Seconds since then")
+    age_s: float | None = Field(description="Seconds since then; null if its clock is far ahead")
     config_hash: str
     seed: int | None
     error: str | None = Field(description="Traceback of a failed run")
