@@ -123,7 +123,7 @@ def check_digest(content: bytes, sha256: str) -> None:
 
 
 def store(session: Session, picture: Picture, key_id: str, now: datetime) -> tuple[Image, bool]:
-    """Note a picture whose files are written: (image, whether it is new)."""
+    """Note a picture whose files are written: (image, whether it is new, or here once more)."""
     found = session.get(Image, picture.sha256)
     if found is not None and found.removed_at is None:
         return found, False
@@ -131,7 +131,7 @@ def store(session: Session, picture: Picture, key_id: str, now: datetime) -> tup
     image.created_at, image.key_id = now, key_id
     for name in ("media_type", "width", "height", "num_bytes"):
         setattr(image, name, getattr(picture, name))
-    image.removed_at = None
+    image.removed_at, image.withdrawn = None, False
     session.add(image)
     session.flush()
     return image, True
@@ -141,6 +141,19 @@ def find(session: Session, sha256: str) -> Image | None:
     """An image that is here, whoever may see it."""
     image = session.get(Image, sha256)
     return image if image is not None and image.removed_at is None else None
+
+
+def check_withdrawn(
+    session: Session, sha256: str, principal: Principal, lock: bool = False
+) -> bool:
+    """Whether an admin took the image away; 410 to everybody but an admin, who brings it back."""
+    image = session.get(Image, sha256, with_for_update=lock or None)
+    if image is None or not image.withdrawn:
+        return False
+    if principal.role != "admin":
+        hint = "leave it out of your groups, or have an admin PUT it, which brings it back"
+        raise _removed(sha256, image.removed_at, f"by an admin; {hint}")
+    return True
 
 
 def seen_by(session: Session, sha256: str, principal: Principal, now: datetime) -> None:
@@ -154,8 +167,7 @@ def seen_by(session: Session, sha256: str, principal: Principal, now: datetime) 
     if image is None:
         raise Problem(404, "not-found", "Not found", f"there is no image {sha256} for you")
     if image.removed_at is not None:
-        detail = f"image {sha256} was removed on {image.removed_at.date()}"
-        raise Problem(410, "image-removed", "The image was removed", detail)
+        raise _removed(sha256, image.removed_at)
 
 
 _assignments, _images, _labels, _places = (
@@ -209,6 +221,11 @@ def _encode(image: Pillow.Image, format: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def _removed(sha256: str, at: datetime | None, how: str = "") -> Problem:
+    detail = f"image {sha256} was removed on {at and at.date()} {how}".strip()
+    return Problem(410, "image-removed", "The image was removed", detail)
 
 
 def _unsupported() -> Problem:

@@ -1,4 +1,5 @@
-"""Images that go: removed by an admin, or old and needed by nobody. Their row stays, a tombstone.
+"""Images that go: removed by an admin, or old and needed by nobody. Their row stays, a tombstone:
+who sends an old one again brings it back, one that an admin withdrew comes back by an admin alone.
 
 What people labelled, gold, what an open group shows and what was pinned (by who evaluates with it)
 is never old. Files are deleted after the commit that says so, by an operation that looks again: a
@@ -53,20 +54,20 @@ def check_quota(
         raise Problem(413, "image-quota", "The key's images are too many", detail)
 
 
-def remove(session: Session, sha256: str, now: datetime, settings: "Settings") -> Image:
+def withdraw(session: Session, sha256: str, now: datetime, settings: "Settings") -> bool:
     """Take an image away from everybody, whoever needs it; open groups that show it are retired.
-    404 where there is none; one that is gone stays gone since when it went."""
+    Whether that is news; 404 where there is none. One that is gone keeps the time when it went."""
     image = find(session, sha256)
-    if image.removed_at is not None:
-        return image
-    image.removed_at = now
+    if image.withdrawn:
+        return False
+    image.withdrawn, image.removed_at = True, image.removed_at or now
     session.flush()
     shown = select(_places.c.group_id).where(_places.c.sha256 == sha256)
     open_groups = select(_groups.c.id).where(_groups.c.state == "open", _groups.c.id.in_(shown))
     give_up(session, session.scalars(open_groups).all(), "retired", now, settings)
     gold = update(_groups).where(_groups.c.is_gold, _groups.c.id.in_(shown))
     session.execute(gold.values(state="retired", revision=_groups.c.revision + 1))
-    return image
+    return True
 
 
 def touch(session: Session, sha256: str, now: datetime) -> None:
@@ -82,8 +83,8 @@ def pin(session: Session, sha256: str, pinned: bool) -> Image:
 
 
 def find(session: Session, sha256: str) -> Image:
-    """404 where nobody ever put it."""
-    image = session.get(Image, sha256)
+    """The image, locked; 404 where nobody ever put it."""
+    image = session.get(Image, sha256, with_for_update=True)
     if image is None:
         raise Problem(404, "not-found", "Not found", f"there is no image {sha256}")
     return image

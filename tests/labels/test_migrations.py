@@ -1,5 +1,6 @@
 """Tables and migrations agree, in both directions, with rows in every table."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, func, inspect, select, text
 from sqlalchemy.orm import Session
 
+from services.labels.audit import record_audit
+from services.labels.retention import withdraw
 from services.labels.store.database import Database
 from services.labels.store.migrations.upgrade import configure, upgrade
-from services.labels.store.tables import Annotator, Assignment, Group, Table
+from services.labels.store.tables import Annotator, Assignment, Group, Image, Table
 from tests.labels.filling import fill
 from tests.labels.labelling_cases import World
 from tests.labels.postgresql import create_database, drop_database
@@ -62,7 +65,7 @@ def test_every_migration_goes_down_and_up_again_under_rows(scratch_url: str):
     again.close()
 
 
-def test_answers_from_before_they_were_counted_are_counted(scratch_url: str):
+def test_what_older_tables_did_not_say_is_found_out(scratch_url: str):
     def work(session: Session) -> None:
         here = World(session)
         images = here.group("g", 3, overlap=2)
@@ -72,21 +75,26 @@ def test_answers_from_before_they_were_counted_are_counted(scratch_url: str):
         session.get_one(Annotator, "spam").weight = 0
         here.label("spam", images, "lll")
         here.claim("ann")
+        session.get_one(Image, here.image("old")).removed_at = here.now
+        withdraw(session, here.image("bad"), here.now, here.settings)
+        record_audit(session, "admin", "image.remove", here.image("bad"), None, None, here.now)
 
-    def counts(session: Session) -> tuple[int, int]:
+    def told(session: Session) -> tuple[int, int, list[str]]:
         group, lease = session.scalars(select(Group)).one(), session.scalars(select(Assignment))
-        return group.num_answers, lease.one().num_unanswered
+        withdrawn = session.scalars(select(Image.sha256).where(Image.withdrawn))
+        return group.num_answers, lease.one().num_unanswered, list(withdrawn)
 
+    bad = hashlib.sha256(b"bad").hexdigest()
     database = Database.open(scratch_url)
     database.write_now(work)
-    assert database.read_now(counts) == (3, 1)
+    assert database.read_now(told) == (3, 1, [bad])
     database.close()
     engine = create_engine(scratch_url)
     with engine.begin() as connection:
         command.downgrade(configure(connection), "0003")
     engine.dispose()
     database = Database.open(scratch_url)
-    assert database.read_now(counts) == (3, 3)  # a lease of then was of the whole group
+    assert database.read_now(told) == (3, 3, [bad])  # a lease of then was of the whole group
     database.close()
 
 

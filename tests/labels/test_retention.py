@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from services.labels.retention import delete_files, expire_images
+from services.labels.retention import delete_files, expire_images, withdraw
 from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from tests.labels.people import SettableClock
@@ -125,10 +125,51 @@ def test_an_admin_removes_an_image_that_people_have_labelled(api: Api) -> None:
     assert problem(again) == (422, "image-unknown")
 
 
-def test_files_of_an_image_that_was_sent_again_meanwhile_stay(api: Api) -> None:
-    sha256 = shas(api.group("g"))[0]
+def test_what_an_admin_removed_comes_back_by_an_admin_alone(api: Api) -> None:
+    old = {"deadline_at": "2026-01-01T12:00:10+00:00"}
+    removed, grown_old = shas(api.group("g", **old))
+    path = f"/images/{removed}"
+    assert api("admin", "DELETE", path).status_code == 204
+    let_a_month_pass(api)
+    for who in ("service", "app"):
+        refused = api(who, "PUT", path, png("g0"))
+        assert problem(refused) == (410, "image-removed")
+        assert "by an admin" in refused.json()["detail"]
+        assert not api.app.state.images.has(removed)
+    assert api.image(png("g1")) == grown_old
+    let_a_month_pass(api)
+    assert api("admin", "DELETE", f"/images/{grown_old}").status_code == 204
+    assert problem(api("service", "PUT", f"/images/{grown_old}", png("g1")))[0] == 410
+    back = api("admin", "PUT", path, png("g0"))
+    assert (back.status_code, get(api, removed).status_code) == (201, 200)
+    assert api("service", "PUT", path, png("g0")).status_code == 200
+    actions = [entry["action"] for entry in api("admin", "GET", "/audit").json()["items"]]
+    assert [actions.count(f"image.{did}") for did in ("remove", "restore")] == [2, 1]
+
+
+def test_an_image_that_is_removed_while_it_is_sent_stays_away(api: Api) -> None:
+    (sha256,) = shas(api.group("g", 1))
     folder = api.app.state.images
-    assert api("admin", "DELETE", f"/images/{sha256}").status_code == 204
+    folder.remove(sha256)  # or there would be nothing to write
+    take = folder.take
+
+    async def take_and_be_late(*upload: Any) -> Any:
+        picture = await take(*upload)
+        write = api.app.state.database.write
+        await write(lambda session: withdraw(session, sha256, api.clock(), api.app.state.settings))
+        return picture
+
+    folder.take = take_and_be_late
+    assert problem(api("service", "PUT", f"/images/{sha256}", png("g0")))[0] == 410
+    assert not folder.has(sha256)
+
+
+def test_files_of_an_image_that_was_sent_again_meanwhile_stay(api: Api) -> None:
+    sha256 = shas(api.group("g", deadline_at="2026-01-01T12:00:10+00:00"))[0]
+    folder = api.app.state.images
+    api.clock.advance(20)
+    api.sweep()
+    let_a_month_pass(api)
     assert not folder.has(sha256)
     assert api.image(png("g0")) == sha256
     api.database.write_now(lambda session: delete_files(session, folder, [sha256]))

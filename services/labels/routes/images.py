@@ -26,7 +26,10 @@ FOR_EVER = "private, max-age=31536000, immutable"
     operation_id="put_image",
     status_code=201,
     response_model=ImageView,
-    responses={200: {"model": ImageView, "description": "It was here"}, **problems(413, 415, 422)},
+    responses={
+        200: {"model": ImageView, "description": "It was here"},
+        **problems(410, 413, 415, 422),
+    },
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -38,17 +41,20 @@ async def put_image(
     sha256: Digest, request: Request, principal: Principal = require("service", "admin")
 ) -> Response:
     """Upload a PNG, JPEG or WebP file, up to 20 MiB and 64 megapixels. Its pixels are kept without
-    loss, nothing else of it is."""
+    loss, nothing else of it is. One that an admin removed is 410, but an admin brings it back."""
     state = request.app.state
     content = await request.body()
     now, quota = state.clock(), (sha256, principal.key_id, len(content), state.settings)
 
     def look(session: Session) -> Image | None:
+        images.check_withdrawn(session, sha256, principal)
         retention.check_quota(session, *quota)
         found = images.find(session, sha256)
         return found if found is not None and state.images.has(sha256) else None
 
     def store(session: Session) -> tuple[Image, bool]:
+        if images.check_withdrawn(session, sha256, principal, lock=True):
+            record_audit(session, principal, "image.restore", sha256, None, None, now)
         retention.check_quota(session, *quota)
         stored = images.store(session, picture, principal.key_id, now)
         if not state.images.has(sha256):  # it was being removed while we wrote it
@@ -81,15 +87,13 @@ async def put_image(
 async def remove_image(
     sha256: Digest, request: Request, principal: Principal = require("admin")
 ) -> Response:
-    """Take a picture away from everybody: its address is 410 from then on, open groups that show
-    it are retired, labels on it stay."""
+    """Take a picture away from everybody, for good: its address is 410 from then on, to those who
+    send it too, open groups that show it are retired, labels on it stay."""
     state = request.app.state
     now = state.clock()
 
     def operation(session: Session) -> None:
-        is_here = images.find(session, sha256) is not None
-        retention.remove(session, sha256, now, state.settings)
-        if is_here:
+        if retention.withdraw(session, sha256, now, state.settings):
             record_audit(session, principal, "image.remove", sha256, None, None, now)
 
     await state.database.write(operation)

@@ -163,6 +163,7 @@ class Image(Table):
     created_at: Mapped[datetime]
     pinned: Mapped[bool] = mapped_column(default=False)  # kept however old it is
     removed_at: Mapped[datetime | None]  # its files are gone, its row stays
+    withdrawn: Mapped[bool] = mapped_column(default=False)  # by an admin: no service puts it back
     __table_args__ = (Index(None, "key_id", "removed_at"), Index(None, "removed_at", "created_at"))
 
 
