@@ -16,6 +16,7 @@ from rich.text import Text
 
 from services.commands.console import err, note
 from services.commands.status import read_metrics
+from services.run_store.news import waits_of
 from services.run_store.run_folder import RunFolder
 
 BARS = " .:-=+*#"
@@ -68,8 +69,8 @@ class Watch:
         table = Table.grid(padding=(0, 2))
         for name, value in _numbers(lines):
             table.add_row(name, value)
-        for wait in status.get("waiting", []):
-            table.add_row("waiting for", f"{wait['for']} ({wait['seconds']:.0f} s)")
+        for wait in waits_of(status):
+            table.add_row("waiting for", wait)
         return Group(
             Text(f"{self.folder.id}  {status.get('state', 'starting')}  {elapsed:.0f} s"),
             ProgressBar(total=max(self.iterations, 1), completed=iteration, width=CURVE_POINTS),

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from nicegui import ui
 
 from services.dashboard import sign_in
-from services.dashboard.frame import PAGES, Draw, Shell, Visit, outline, register_page
+from services.dashboard.frame import PAGES, Draw, Shell, register_page, show
 from services.dashboard.gate import SOCKET, Gate
 from services.dashboard.pages import (
     alerts,
@@ -89,9 +89,5 @@ def _register(shell: Shell) -> None:
 
     @ui.page("/runs/{run_id}/groups/{group_id}", response_timeout=30)
     async def page(request: Request, run_id: str, group_id: int) -> None:
-        visit = Visit.of(shell, request)
-        run = shell.library.find(run_id)
-        if run is None:
-            raise Problem(404, "run-not-found", "No such run")
-        with outline(visit, run, f"Group {group_id}"):
-            await partial(group.draw, visit, run)(group_id)
+        draw = partial(group.draw, group_id)
+        await show(shell, request, run_id, f"Group {group_id}", draw)

@@ -96,15 +96,23 @@ def register_page(shell: Shell, path: str, name: str, draw: Draw) -> None:
 
     @ui.page(address, response_timeout=30)
     async def page(request: Request, run_id: str) -> None:
-        visit = Visit.of(shell, request)
-        run = shell.library.find(run_id)
-        if run is None:
-            with outline(visit, None, "No such run"):
-                tag("p", "This folder has no run of that name.")
-                link("All runs", "/")
-            return
-        with outline(visit, run, name):
+        await show(shell, request, run_id, name, draw)
+
+
+async def show(shell: Shell, request: Request, run_id: str, name: str, draw: Draw) -> None:
+    """A page of the run of that id, if there is one that can be read."""
+    visit = Visit.of(shell, request)
+    run = shell.library.find(run_id)
+    if run is None:
+        with outline(visit, None, "No such run"):
+            tag("p", "This folder has no run of that name.")
+            link("All runs", "/")
+        return
+    with outline(visit, run, name):
+        try:
             await draw(visit, run)
+        except (ValueError, OSError) as error:
+            tag("p", f"This cannot be read: {error}", "stale of-panels", role="alert")
 
 
 @contextmanager
@@ -148,7 +156,12 @@ def _navigation(run: OpenRun, current: str) -> None:
 def _live_state(run: OpenRun) -> None:
     @ui.refreshable
     def state() -> None:
-        facts = run.facts()
+        try:
+            facts = run.facts()
+        except (ValueError, OSError) as error:
+            chip("unreadable", "bad")
+            tag("span", str(error), "quiet")
+            return
         chip(facts["state"], TONES.get(facts["state"], "calm"))
         tag("span", _progress(facts), "quiet")
 

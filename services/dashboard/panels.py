@@ -2,6 +2,8 @@
 when its run has news."""
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +13,7 @@ from nicegui import ui
 
 from services.dashboard.elements import empty, tag
 
+log = logging.getLogger(__name__)
 EVERY_S = 3.0
 Model = TypeVar("Model")
 Options = dict[str, Any]
@@ -54,13 +57,16 @@ class Board(Generic[Model]):
         self._stamp = stamp
         self._model: Model | None = None
         self._fills: list[Callable[[Model], None]] = []
+        self._read_at: float | None = None
 
     async def start(self, draw: Callable[[], None]) -> None:
-        """Load, let `draw` make the panels, fill them, and keep them up to date."""
-        model = await asyncio.to_thread(self._load)
+        """Let `draw` make the panels, fill them, and keep them up to date. Where that fails a
+        banner says so, and it is tried again."""
+        self._banner = tag("p", "well", "stale of-panels", role="alert")
+        self._banner.set_visibility(False)
         with tag("div", classes="board"):
             draw()
-        self._show(model)
+        await self._refresh()
         ui.timer(EVERY_S, self._refresh, immediate=False)
 
     def panel(
@@ -130,14 +136,26 @@ class Board(Generic[Model]):
         return stamp, body
 
     async def _refresh(self) -> None:
-        model = await asyncio.to_thread(self._load)
-        if model != self._model:
-            self._show(model)
+        try:
+            model = await asyncio.to_thread(self._load)
+            if model != self._model:
+                for fill in self._fills:
+                    fill(model)
+        except Exception as error:  # whatever it is: what is shown is old, and must not look new
+            self._banner.text = self._complaint(error)
+            self._banner.set_visibility(True)
+            return
+        self._model, self._read_at = model, time.time()
+        self._banner.set_visibility(False)
 
-    def _show(self, model: Model) -> None:
-        self._model = model
-        for fill in self._fills:
-            fill(model)
+    def _complaint(self, error: Exception) -> str:
+        why = str(error)
+        if not isinstance(error, ValueError | OSError):
+            log.error("a page cannot be loaded", exc_info=error)
+            why = "a fault of the dashboard; its log has the reason"
+        if self._read_at is None:
+            return f"This cannot be read: {why}"
+        return f"Stale since {clock(self._read_at)}: {why}"
 
 
 def describe(title: str, options: Options) -> str:

@@ -35,3 +35,8 @@ def news_of(facts: Mapping[str, Any]) -> str:
         return f"no news for {facts['age_s']:.0f} s"
     ahead = facts["clock_ahead_s"]
     return f"its status is {ahead:.0f} s ahead of this machine's clock, so its age is not known"
+
+
+def waits_of(facts: Mapping[str, Any]) -> list[str]:
+    """What the run waits for, and for how long."""
+    return [f"{wait['for']} ({wait['seconds']:.0f} s)" for wait in facts.get("waiting", [])]

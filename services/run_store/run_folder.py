@@ -16,12 +16,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from services.config import RunConfig, config_hash, resolved_yaml
 from services.run_store.files import write_whole
+from services.run_store.forms import Origin, Status, Summary
 
 log = logging.getLogger(__name__)
 ENDED = ("finished", "stopped", "failed")
 """States after which nothing more happens."""
+
+
+class BrokenRunError(ValueError):
+    """One of a run's small files is not what we write."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class RunFolder:
 
     def status(self) -> dict[str, Any]:
         """The status as it was last written; `{}` before the first."""
-        return _read(self.path / "status.json")
+        return _read(self.path / "status.json", Status)
 
     def status_written_at(self) -> float:
         """When its file was written, by the clock of the machine that holds it."""
@@ -86,11 +93,11 @@ class RunFolder:
 
     def origin(self) -> dict[str, Any]:
         """When and how it began."""
-        return _read(self.path / "run.json")
+        return _read(self.path / "run.json", Origin)
 
     def summary(self) -> dict[str, Any]:
         """What the run came to; `{}` before its end."""
-        return _read(self.path / "summary.json")
+        return _read(self.path / "summary.json", Summary)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Record what the run came to."""
@@ -134,14 +141,21 @@ def fill_run(folder: RunFolder, config: RunConfig) -> None:
 
 def list_runs(runs: Path) -> list[RunFolder]:
     """Runs under `runs`, the newest first; a folder that cannot be read hides no other."""
-    found = []
+    return look_up_runs(runs)[0]
+
+
+def look_up_runs(runs: Path) -> tuple[list[RunFolder], dict[str, str]]:
+    """Runs under `runs`, the newest first; and by name why others there cannot be read."""
+    found, broken = [], {}
     for path in runs.glob("*/run.json"):
         run = RunFolder(path.parent)
         try:
-            found.append((_created_at(run), run.id, run))
-        except (ValueError, OSError) as error:
+            origin, *_ = run.origin(), run.status(), run.summary()
+            found.append((origin["created_at"], run.id, run))
+        except (BrokenRunError, OSError) as error:
+            broken[run.id] = str(error)
             _warn(run.id, str(error))
-    return [run for *_, run in sorted(found, key=lambda each: each[:2], reverse=True)]
+    return [run for *_, run in sorted(found, key=lambda each: each[:2], reverse=True)], broken
 
 
 def find_run(runs: Path, name: str = "latest") -> RunFolder:
@@ -158,35 +172,32 @@ def find_run(runs: Path, name: str = "latest") -> RunFolder:
     raise ValueError(f"no run {name!r} in {runs}; the newest there: {known}")
 
 
-def _created_at(run: RunFolder) -> float:
-    """Unix time; ValueError where one of the run's small files is not what we write."""
-    origin, *_ = run.origin(), run.status(), run.summary()
-    created_at = origin.get("created_at")
-    if not isinstance(created_at, int | float):
-        raise ValueError(f"{run.path / 'run.json'} has no created_at; it was changed by hand")
-    return created_at
-
-
 @lru_cache(maxsize=1024)  # the list is asked for every few seconds
 def _warn(run_id: str, why: str) -> None:
     log.warning("run %s is left out of the list: %s", run_id, why)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, form: type[BaseModel]) -> dict[str, Any]:
     try:
         about = path.stat()
         # Whoever writes it replaces it, so that what is the same file with the same times is read.
-        return dict(_parsed(path, about.st_ino, about.st_mtime_ns, about.st_size))
+        return dict(_parsed(path, form, about.st_ino, about.st_mtime_ns, about.st_size))
     except FileNotFoundError:
         return {}
 
 
 @lru_cache(maxsize=4096)  # lists and pages look again every few seconds
-def _parsed(path: Path, *version: int) -> dict[str, Any]:
+def _parsed(path: Path, form: type[BaseModel], *version: int) -> dict[str, Any]:
     try:
         said = json.loads(path.read_bytes())
     except ValueError as error:  # no UTF-8 is one too
-        raise ValueError(f"{path} is not JSON ({error}); it was changed by hand") from error
-    if not isinstance(said, dict):
-        raise ValueError(f"{path} is not a JSON object; it was changed by hand")
+        raise BrokenRunError(f"{path} is not JSON ({error}); it was changed by hand") from error
+    try:
+        form.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ": ".join([*(str(part) for part in first["loc"]), first["msg"]])
+        raise BrokenRunError(
+            f"{path} is not what we write ({what}); it was changed by hand"
+        ) from None
     return said

@@ -24,7 +24,7 @@ class Tail:
         position: int = 0,
         is_ours: Callable[[dict[str, Any]], bool] = lambda line: True,
     ) -> None:
-        """`is_ours` tells a line as it must be (services/run_store/lines.py)."""
+        """`is_ours` tells a line as it must be (services/run_store/forms.py)."""
         self.path = path
         self.position = position
         self._is_ours = is_ours

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from services.run_store.news import news_of
+from services.run_store.news import news_of, waits_of
 from services.run_store.run_folder import ENDED
 from services.run_store.vitals import WELL_S
 from services.runs_api.glance import Glance
@@ -90,7 +90,7 @@ def _of_status(facts: Mapping[str, Any], glance: Glance, now: float) -> Iterator
         yield from _deaths(facts, now)
     if state == "running" and (found := stalled(glance.times, now)) is not None:
         since, seconds = found
-        detail = f"one takes {seconds:.0f} s; waits: {facts.get('waiting') or 'none'}"
+        detail = f"one takes {seconds:.0f} s; waits: {', '.join(waits_of(facts)) or 'none'}"
         remedy = "see Throughput and the log"
         yield _alert(facts, "stalled", "warning", "No iteration ends", detail, remedy, since)
 

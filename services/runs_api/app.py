@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import Scope
 
+from services.run_store.run_folder import BrokenRunError
 from services.runs_api.library import Library
 from services.runs_api.metrics import observe_request, sse_clients
 from services.runs_api.routes import commands, events, groups, images, metrics, runs, system
@@ -64,6 +65,7 @@ def create_app(
     state.streams = Places(settings.max_streams, sse_clients)
     state.still_allowed = _asking(keys, cookie)
     problems.install(app)
+    app.add_exception_handler(BrokenRunError, _on_broken_run)
     for middleware, arguments in inside:
         app.add_middleware(middleware, **arguments)
     app.add_middleware(
@@ -88,6 +90,10 @@ def create_app(
     app.include_router(system.router)
     describe(app, open_routes)
     return app
+
+
+async def _on_broken_run(request: Request, error: Exception) -> Response:
+    return problems.respond(request.scope, problems.unavailable(str(error)))
 
 
 def _asking(keys: KeyRing, cookie: str) -> Any:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from services.run_store.alerts import standing
+from services.run_store.forms import are_numbers, is_alert, is_appearance
 from services.run_store.images import ImageStore
-from services.run_store.lines import are_numbers, is_alert, is_appearance
 from services.run_store.news import facts_of
-from services.run_store.run_folder import RunFolder, list_runs
+from services.run_store.run_folder import RunFolder, look_up_runs
 from services.run_store.tail import Tail
 from services.runs_api.alerts import Alert, alerts_of
 from services.runs_api.evaluations import Sheets
@@ -162,12 +162,16 @@ class Library:
 
     def all(self) -> list[OpenRun]:
         """Every run, the newest first."""
-        folders = list_runs(self.runs)
+        return self.look_up()[0]
+
+    def look_up(self) -> tuple[list[OpenRun], dict[str, str]]:
+        """Every run, the newest first; and by name why others cannot be read."""
+        folders, broken = look_up_runs(self.runs)
         found = [self._opened(folder) for folder in folders]
         with self._lock:
             for gone in self._known.keys() - {folder.id for folder in folders}:
                 del self._known[gone]
-        return found
+        return found, broken
 
     def find(self, run_id: str) -> OpenRun | None:
         """The run of that id."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.run_store import commands
+from services.run_store.forms import are_numbers, is_alert, is_appearance
 from services.run_store.images import ImageStore
-from services.run_store.lines import are_numbers, is_alert, is_appearance
-from services.run_store.run_folder import RunFolder
+from services.run_store.run_folder import BrokenRunError, RunFolder
 from services.run_store.tail import Tail
 from services.runs_api.positions import Position
 
@@ -100,7 +100,9 @@ def _commands(folder: RunFolder, position: Position) -> Iterator[Happening]:
 def _status(folder: RunFolder, position: Position) -> Iterator[Happening]:
     at = _ns(folder.path / "status.json")
     if at != position.status_ns:
-        said = folder.status()
+        said: dict[str, Any] = {}
+        with suppress(BrokenRunError):  # changed by hand: that it has changed is news too
+            said = folder.status()
         shown = ("state", "iteration", "iterations", "policy_version", "doing", "updated_at")
         data = {key: said.get(key) for key in shown}
         yield Happening("status", data, replace(position, status_ns=at))

@@ -166,6 +166,28 @@ def test_a_silent_run_looks_dead_and_not_flat(open_page, another):
     shown(open_page(f"/runs/{folder.id}/alerts"), "Alerts")
 
 
+def test_what_cannot_be_read_is_said_and_old_panels_do_not_look_new(open_page, another):
+    folder = another("toy-broken")
+    status = folder.path / "status.json"
+    sound = status.read_text()
+    page = shown(open_page(f"/runs/{folder.id}"), "Overview")
+    banner = page.locator(".stale.of-panels")
+    expect(banner).to_be_hidden()
+    status.write_text(sound[:40])
+    expect(banner).to_have_text(re.compile(r"Stale since .* UTC: .*status.json is not JSON"))
+    expect(page.locator(".state")).to_contain_text("unreadable")
+    expect(page.locator("section[aria-label='State']")).to_contain_text("policy version")
+    page.reload()
+    expect(banner).to_have_text(re.compile(r"This cannot be read: .*status.json is not JSON"))
+    page.goto(page.url.partition("/runs/")[0])
+    expect(page.locator(".content")).to_contain_text(f"{folder.id} cannot be read")
+    page.goto(f"{page.url}runs/{folder.id}/workers")
+    expect(banner).to_be_visible()
+    status.write_text(sound)
+    expect(banner).to_be_hidden()
+    expect(page.locator("section[aria-label='Workers']")).to_contain_text("replay")
+
+
 def test_filters_are_in_the_address_and_a_column_of_the_histogram_is_one(open_page, stage):
     page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
     page.locator(".histogram a").last.click()

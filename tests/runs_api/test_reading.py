@@ -52,6 +52,17 @@ def test_a_run_that_cannot_be_read_takes_no_list_down(client, finished):
     assert client.get("/metrics").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "status", ['{"state"', '{"state": "resting", "updated_at": 1.0}', '{"state": "running"}']
+)
+def test_a_run_that_was_changed_by_hand_says_what_is_wrong_with_it(get, finished, status):
+    (finished.path / "status.json").write_text(status)
+    for path in ("", "/workers", "/alerts"):
+        assert f"{finished.path / 'status.json'} is not" in get(path, 503).json()["detail"]
+    get("/metrics")
+    assert [each.topic for each in since(finished, Position())][-1] == "status"
+
+
 def test_a_run_whose_news_are_old_is_silent_and_its_workers_unknown(get, finished):
     finished.write_status({**finished.status(), "state": "running"})
     path = finished.path / "status.json"

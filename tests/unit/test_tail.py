@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.run_store.lines import are_numbers, is_alert, is_appearance
+from services.run_store.forms import are_numbers, is_alert, is_appearance
 from services.run_store.tail import Tail
 
 pytestmark = pytest.mark.unit

@@ -42,7 +42,7 @@ def load(run: OpenRun, group_id: int) -> Model:
     return Model(stamp, group, same, on_disk)
 
 
-async def draw(visit: Visit, run: OpenRun, group_id: int) -> None:
+async def draw(group_id: int, visit: Visit, run: OpenRun) -> None:
     """Its panels."""
     board = Board(lambda: load(run, group_id), lambda model: model.stamp)
 

@@ -18,12 +18,13 @@ from services.dashboard.numbers import (
 )
 from services.dashboard.panels import Board, Stamp
 from services.dashboard.pictures import thumbnail
+from services.run_store.news import waits_of
 from services.runs_api.alerts import Alert
 from services.runs_api.group_index import Group, GroupQuery
 from services.runs_api.library import OpenRun
 
 SHOWN_GROUPS = 6
-SHOWN_FACTS = ("state", "iteration", "iterations", "waiting", "error")
+SHOWN_FACTS = ("state", "iteration", "iterations", "error")
 WINDOW = 20
 """Newest iterations that the time left is worked out from."""
 
@@ -72,10 +73,7 @@ def load(run: OpenRun) -> Model:
         groups, _ = index.page(GroupQuery(), SHOWN_GROUPS)
     return Model(
         stamp,
-        {
-            name: facts.get(name)
-            for name in ("state", "iteration", "iterations", "waiting", "error")
-        },
+        {name: facts.get(name) for name in SHOWN_FACTS} | {"waiting": waits_of(facts)},
         {name: point.value if point else None for name, point in points.items()},
         left * speed if speed is not None and facts["state"] == "running" else None,
         rewards,
@@ -117,7 +115,7 @@ def _state(model: Model) -> None:
             value = model.numbers[name]
             text = percent(value) if name.endswith("zero_signal") else short(value)
             tile(title, text)
-    for wait in facts["waiting"] or ():
+    for wait in facts["waiting"]:
         tag("p", f"waiting for {wait}", "quiet")
     if facts["error"]:
         tag("pre", str(facts["error"]), "log", tabindex="0")

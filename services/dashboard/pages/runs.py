@@ -26,10 +26,25 @@ class Row:
     created_at: float | None
 
 
-def load(library: Library) -> list[Row]:
+@dataclass(frozen=True)
+class Model:
+    """What the page shows."""
+
+    rows: list[Row]
+    broken: dict[str, str]
+    """Folder to why it cannot be read."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """The newest news of all."""
+        return Stamp(max((row.facts.get("updated_at", 0.0) for row in self.rows), default=None))
+
+
+def load(library: Library) -> Model:
     """The newest first."""
     found = []
-    for run in library.all():
+    runs, broken = library.look_up()
+    for run in runs:
         with run.glance() as glance:
             rewards = {
                 name: glance.newest[f"reward/{name}/mean"].value
@@ -38,7 +53,7 @@ def load(library: Library) -> list[Row]:
         lasting = sum(alert.cleared_at is None for alert in run.alerts())
         origin = run.folder.origin()
         found.append(Row(run.id, run.facts(), rewards, lasting, origin.get("created_at")))
-    return found
+    return Model(found, broken)
 
 
 def register(shell: Shell) -> None:
@@ -48,10 +63,7 @@ def register(shell: Shell) -> None:
     async def page(request: Request) -> None:
         visit = Visit.of(shell, request)
         with outline(visit, None, "Runs"):
-            newest = lambda rows: Stamp(  # noqa: E731
-                max((row.facts.get("updated_at", 0.0) for row in rows), default=None)
-            )
-            board = Board(lambda: load(shell.library), newest)
+            board = Board(lambda: load(shell.library), lambda model: model.stamp)
             await board.start(lambda: board.panel("Runs of this folder", _list, wide=True))
 
     @ui.page("/compare")
@@ -64,7 +76,10 @@ def register(shell: Shell) -> None:
         )
 
 
-def _list(rows: list[Row]) -> None:
+def _list(model: Model) -> None:
+    rows = model.rows
+    for name, why in sorted(model.broken.items()):
+        tag("p", f"{name} cannot be read: {why}", "quiet")
     if not rows:
         empty("No run yet; `tdm-r1 demo` makes one.")
         return

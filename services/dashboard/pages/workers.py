@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.dashboard.elements import chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.panels import Board, Stamp, clock
+from services.run_store.news import waits_of
 from services.runs_api.library import OpenRun
 from services.runs_api.workers import Worker, workers_of
 
@@ -26,8 +27,9 @@ def load(run: OpenRun) -> Model:
     """Everything as the last status has it."""
     facts = run.facts()
     stamp = Stamp(facts.get("updated_at"), facts.get("iteration"), facts.get("policy_version"))
-    waiting = [str(wait) for wait in facts.get("waiting", [])]
-    return Model(stamp, str(facts.get("node", "-")), workers_of(facts), waiting, newest_log(run))
+    return Model(
+        stamp, str(facts.get("node", "-")), workers_of(facts), waits_of(facts), newest_log(run)
+    )
 
 
 def newest_log(run: OpenRun) -> list[str]:

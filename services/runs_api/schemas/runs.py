@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from services.run_store.news import waits_of
 from services.run_store.run_folder import RunFolder
 from services.runs_api.alerts import Alert
 from services.runs_api.checkpoints import Checkpoint
@@ -56,7 +57,7 @@ class RunView(BaseModel):
             policy_version=facts.get("policy_version"),
             surrogate_version=facts.get("surrogate_version"),
             doing=facts.get("doing", ""),
-            waiting=[str(wait) for wait in facts.get("waiting", [])],
+            waiting=waits_of(facts),
             created_at=moment(origin["created_at"]) if "created_at" in origin else None,
             updated_at=None if written is None else moment(written),
             age_s=facts["age_s"],

@@ -1,5 +1,6 @@
-"""What the lines of a run's files must have, so that one that another hand has written is skipped
-and counted (`Tail`), and takes no reader down. What they have beside is their own business."""
+"""What a run's files must have, so that what another hand has written takes no reader down: a line
+is skipped and counted (`Tail`), a small file is a `BrokenRunError`. What they have beside is their
+own business."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 STRICT = ConfigDict(strict=True)
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Time = Annotated[float, Field(ge=0, lt=2**33)]
+"""Unix seconds, that a calendar knows."""
 
 
 class _Line(BaseModel):
@@ -15,7 +18,7 @@ class _Line(BaseModel):
 
 
 class _About(_Line):
-    time: Number
+    time: Time
     step: Count
     policy_version: Count
 
@@ -39,10 +42,55 @@ class _Appearance(_Line):
 
 class _Alert(_Line):
     id: str = ""
-    time: Number = 0.0
+    time: Time = 0.0
     step: Count | None = None
-    cleared_at: Number | None = None
+    cleared_at: Time | None = None
     cleared_step: Count | None = None
+
+
+class _Worker(_Line):
+    pids: list[int]
+    alive: bool
+    restarts: Count
+    since: Time | None = None
+    died_at: Time | None = None
+
+
+class _Silence(_Line):
+    start: Time = Field(alias="from")
+    until: Time
+
+
+class _Wait(_Line):
+    what: str = Field(alias="for")
+    seconds: Number
+
+
+class Status(_Line):
+    """status.json."""
+
+    state: Literal["starting", "running", "paused", "ending", "finished", "stopped", "failed"]
+    updated_at: Time
+    iteration: Count | None = None
+    iterations: Count | None = None
+    policy_version: Count | None = None
+    surrogate_version: Count | None = None
+    doing: str = ""
+    waiting: list[_Wait] = []
+    workers: dict[str, _Worker] = {}
+    silence: _Silence | None = None
+
+
+class Origin(_Line):
+    """run.json."""
+
+    created_at: Time
+    config_hash: str = ""
+    seed: int | None = None
+
+
+class Summary(_Line):
+    """summary.json."""
 
 
 _NUMBERS = TypeAdapter(dict[str, float | None], config=STRICT)
