@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from services.config import RunConfig
 from services.crew import Crew
+from services.evaluations import Evaluations
 from services.hacking_watch import HackingWatch
 from services.loops import Loops
 from services.run_control import RunControl
@@ -67,17 +68,20 @@ class Controller:
         self.rollout, self.rewards, self.replay = crew.rollout, crew.rewards, crew.replay
         self.people = crew.people
         self.surrogate, self.generator = crew.surrogate, crew.generator
-        self.evaluator, self.recorder = crew.evaluator, crew.recorder
+        self.recorder = crew.recorder
+        self.judges = crew.judges
         self.prompts, self.folder, self.telemetry = prompts, folder, telemetry
         self.patience, self.runtime = patience, runtime
         self.changes = Changes()
         self.control = RunControl(folder, self.changes, self._facts, config.run.max_seconds)
         self.hacking = HackingWatch(config, AlertLog(folder.alerts))
+        self.evaluations = crew.evaluator and Evaluations(
+            config, crew, telemetry, self.hacking, self.control.write_status
+        )
         self.iteration = 0
         self.policy_version = 0
         self.surrogate_version = 0
         self.counts: dict[str, float] = {}
-        self.evaluations: dict[str, dict[str, Any]] = {}
         self.num_images = 0
         self.checkpoint = ""
         self.doing = ""
@@ -89,7 +93,7 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 work = [self.control.watch(), self._supervise()]
-                work += [pool.serve() for pool in self.rewards.values()]
+                work += [pool.serve() for pool in self.judges.values()]
                 beside = [self.spawn(each) for each in work]
                 await self._begin()
                 self.control.enter("running")
@@ -200,15 +204,11 @@ class Controller:
     ) -> list[Reference]:
         answers = await self.rewards[name].judge_together(images, self.images_per_group)
         return [
-            await self._attach_any(name, group_id, answer)
+            await self.attach_lost(name, group_id, answer)
+            if isinstance(answer, Lost)
+            else await self.attach(answer)
             for group_id, answer in zip(group_ids, answers, strict=True)
         ]
-
-    async def _attach_any(self, name: str, group_id: int, answer: Reference | Lost) -> Reference:
-        if not isinstance(answer, Lost):
-            return await self.attach(answer)
-        self._stop_if_told(name, answer)
-        return await self.attach_lost(name, group_id, answer)
 
     async def generate(self, requests: Sequence[Any]) -> tuple[list[Reference], int]:
         """Put groups of these prompts into the buffer; each one's images, and who made them."""
@@ -228,11 +228,7 @@ class Controller:
     ) -> Reference | Lost:
         """Let one reward judge a group, and give the buffer its records; the reference to them."""
         answer = await self.rewards[name].judge(images, self.images_per_group, wanted)
-        if not isinstance(answer, Lost):
-            return await self.attach(answer)
-        if wanted():
-            self._stop_if_told(name, answer)
-        return answer
+        return answer if isinstance(answer, Lost) else await self.attach(answer)
 
     async def attach(self, records: Reference) -> Reference:
         """Give the buffer records; the reference to them."""
@@ -246,15 +242,6 @@ class Controller:
         )
         self.see(await counts)
         return records
-
-    def _stop_if_told(self, name: str, lost: Lost) -> None:
-        (reward,) = (reward for reward in self.config.rewards if reward.name == name)
-        if reward.on_failure == "stop_run":
-            raise RuntimeError(
-                f"reward {name!r} has no value for a group and its on_failure is stop_run: "
-                f"{lost.reason}; mend the reward or give it more workers, or set on_failure to "
-                "drop_sample or drop_group"
-            )
 
     @property
     def images_per_group(self) -> int:
@@ -290,7 +277,7 @@ class Controller:
 
     def _note_costs(self) -> None:
         """What every reward has cost since the last line."""
-        for name, pool in self.rewards.items():
+        for name, pool in self.judges.items():
             costs = pool.costs.drain()
             seconds = costs.pop("seconds", 0.0)
             self.telemetry.add("seconds/reward", seconds)
@@ -376,36 +363,24 @@ class Controller:
         self.control.write_status()
         evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
         last = self.iteration == self.config.run.iterations
-        if _due(self.iteration, evaluation.every) and not last:
-            await self._evaluate(f"step_{self.iteration:06d}")
+        if self.evaluations and _due(self.iteration, evaluation.every) and not last:
+            label = f"step_{self.iteration:06d}"
+            if self._evaluates_beside:
+                self.evaluations.score_beside(label, self.iteration, self.spawn)
+            else:
+                await self._evaluate(label)
         if _due(self.iteration, checkpoint.every) and not last:
             await self._checkpoint()
 
-    async def _evaluate(self, label: str) -> None:
-        """Score the generator's moving average (or the teacher) on held-out prompts."""
-        if self.evaluator is None:
-            return
-        with self._busy_with("evaluate", label):
-            if label == "teacher":
-                scores, _ = await self.evaluator.run("evaluate_teacher")
-            else:
-                averaged = self.generator.publish_ema.remote()
-                scores, _ = await self.evaluator.run("evaluate", averaged, label)
-            found = await scores
-        self.evaluations[label] = {"iteration": self.iteration, **found}
-        numbers = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
-        who = "teacher" if label == "teacher" else "student"
-        self.telemetry.note({f"evaluation/{who}/{name}": v for name, v in numbers.items()})
-        log.info("evaluation %s: %s", label, numbers)
-        if label != "teacher":
-            self._mind_hacking(found)
+    @property
+    def _evaluates_beside(self) -> bool:
+        """Whether training goes on meanwhile; where numbers are promised to the bit it does not."""
+        return not self.algorithm.on_policy and self.config.cluster.runtime == "ray"
 
-    def _mind_hacking(self, scores: dict[str, Any]) -> None:
-        """Raise or clear alerts; the status shows them at once."""
-        self.hacking.see(self.iteration, scores)
-        if self.hacking.pairs:
-            self.telemetry.note({"alert/reward_hacking": len(self.hacking.active)})
-            self.control.write_status()
+    async def _evaluate(self, label: str) -> None:
+        if self.evaluations:
+            with self._busy_with("evaluate", label):
+                await self.evaluations.score(label, self.iteration)
 
     async def _checkpoint(self) -> None:
         """Have every worker's state written; it goes from worker to recorder."""
@@ -440,10 +415,13 @@ class Controller:
     async def _end(self) -> None:
         """Score and save where the run ends, unless a person wants it to end now."""
         self.control.enter("ending")
+        if self.evaluations and await self.evaluations.settle(self.control.hurried):
+            # A line of its own: that of the last evaluation would replace these scores.
+            self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)
         if not self.control.hurried:
             await self._evaluate("after")
         await self._checkpoint()
-        if self.evaluations:
+        if self.evaluations and self.evaluations.scores:
             self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)
 
     def _facts(self) -> dict[str, Any]:
@@ -471,7 +449,7 @@ class Controller:
             "rollout_images": self.num_images,
             "seconds": time.monotonic() - self.control.started,
             "checkpoint": self.checkpoint,
-            "evaluations": self.evaluations,
+            "evaluations": self.evaluations.scores if self.evaluations else {},
         }
 
 

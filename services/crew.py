@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from services.config import RewardConfig, RunConfig
 from services.run_store.run_folder import RunFolder
 from services.runtime.batch_pool import BatchPool
-from services.runtime.batches import BatchQueue
+from services.runtime.batches import BatchQueue, Lost
 from services.runtime.handles import Handle, Hire, HostSpec, Recipe
 from services.runtime.pool import Pool
 from services.runtime.scaling import ScaleBounds, Scaler
@@ -25,7 +26,9 @@ class Crew:
     rollout: Pool
     """Generate groups."""
     rewards: Mapping[str, BatchPool]
-    """Reward name to the workers that judge by it."""
+    """Reward name to the workers that judge by it, of those that are trained on."""
+    heldout: Mapping[str, BatchPool]
+    """The same of those that only evaluations ask."""
     people: Mapping[str, Pool]
     """Reward name to the one worker that passes groups on to people."""
     replay: Handle
@@ -35,9 +38,14 @@ class Crew:
     generator: Handle
     """Learns the fake score and the generator."""
     evaluator: Pool | None
-    """Scores held-out prompts; None where the config wants no evaluation."""
+    """Generates for held-out prompts; None where the config wants no evaluation."""
     recorder: Pool
     """Writes images and checkpoints."""
+
+    @property
+    def judges(self) -> dict[str, BatchPool]:
+        """All that judge held-out images."""
+        return {**self.rewards, **self.heldout}
 
 
 def plan(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
@@ -52,6 +60,10 @@ def assemble(config: RunConfig, handles: Mapping[str, Handle], hire: Hire | None
         rewards={
             reward.name: _reward_pool(config, reward, handles, hire)
             for reward in config.automatic_rewards
+        },
+        heldout={
+            reward.name: _reward_pool(config, reward, handles, hire)
+            for reward in _heldout_rewards(config)
         },
         people={
             reward.name: Pool([handles[f"reward-{reward.name}-0"]])
@@ -85,7 +97,23 @@ def _reward_pool(
     return BatchPool(
         Staff(permanent, Scaler(bounds), names[fewest:], hire),
         BatchQueue(reward.batch_size, reward.batch_wait_s, capacity, reward.queue_deadline_s),
+        partial(_fault_of, reward),
     )
+
+
+def _fault_of(reward: RewardConfig, lost: Lost) -> RuntimeError | None:
+    """What ends the run when the reward has lost a group, if its `on_failure` says so."""
+    if reward.on_failure != "stop_run":
+        return None
+    return RuntimeError(
+        f"reward {reward.name!r} has no value for a group and its on_failure is stop_run: "
+        f"{lost.reason}; mend the reward or give it more workers, or set on_failure to drop_sample "
+        "or drop_group"
+    )
+
+
+def _heldout_rewards(config: RunConfig) -> list[RewardConfig]:
+    return config.evaluation.rewards if config.evaluation.num_images else []
 
 
 def _reward_workers(reward: RewardConfig) -> list[str]:
@@ -108,7 +136,7 @@ def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
         "generator": Recipe("services.generator.learner:GeneratorLearner", (config,)),
     }
     if config.evaluation.num_images:
-        make = "services.scored_evaluator:make_evaluator"
+        make = "services.evaluation.evaluator:Evaluator"
         workers["evaluator"] = Recipe(make, (config, str(folder.path)))
     if cluster.placement == "colocated":
         backbone = Recipe("services.models.load:load_backbone", (config.model, ROLES))
@@ -156,7 +184,7 @@ def _rewards(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
             restartable=True,
             standby=index >= reward.num_workers,
         )
-        for reward in config.rewards
+        for reward in (*config.rewards, *_heldout_rewards(config))
         for index, name in enumerate(_reward_workers(reward))
     ]
 

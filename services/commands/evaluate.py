@@ -38,9 +38,9 @@ def evaluate(
 def _score(
     config: RunConfig, folder: str, weights: str, published: PublishedWeights | None
 ) -> dict[str, Any]:
-    from services.scored_evaluator import make_evaluator
+    from services.scored_evaluator import ScoredEvaluator
 
-    evaluator = make_evaluator(config, folder)
+    evaluator = ScoredEvaluator(config, folder)
     if weights == "teacher":
         return evaluator.evaluate_teacher()
     version = f"_{published.version}" if published else ""

@@ -30,7 +30,7 @@ def evaluation_names(table: MetricTable) -> list[str]:
     """Rewards that judge the held-out prompts: the whole, without parts and tags."""
     prefix = "evaluation/student/"
     names = [name.removeprefix(prefix) for name in table.names if name.startswith(prefix)]
-    about = ("num_images", "seconds", "policy_version")
+    about = ("num_images", "seconds", "policy_version", "iteration")
     return [name for name in names if "/" not in name and name not in about]
 
 

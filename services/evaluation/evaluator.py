@@ -1,21 +1,21 @@
-"""Scores a generator on held-out prompts with fixed noise, so that two evaluations differ by it.
+"""Images of held-out prompts from fixed noise, so that two evaluations differ by the generator.
 
 Image i has prompt i of a seeded walk over the held-out file and noise keyed by (seed, i): the same
 at every evaluation, whatever the batch size or the number of images. A reward that compares the
 images of a group gets groups as it does in training: group i is image i and more of its prompt.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from services.config import RunConfig, config_hash
 from services.evaluation.grid import draw_grid
+from services.evaluation.parts import parts_of_groups, parts_of_singles
 from services.evaluation.scores import score_table
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
@@ -29,42 +29,30 @@ GRID_IMAGES = 16
 Sampling = Callable[[Tensor, Conditioning], Tensor]
 
 
-class Judge(Protocol):
-    """A reward worker, as far as an evaluation needs it."""
-
-    groupwise: bool
-    """Whether it compares the images of a group."""
-
-    def evaluate(self, groups: list[ImageGroup]) -> list[RewardRecord]:
-        """One record for every image."""
-        ...
-
-
 class Evaluator:
-    """Holds the teacher and the generator, the held-out prompts and the run's rewards."""
+    """Holds the teacher and the generator, and the held-out prompts."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        folder: str | Path,
-        judges: Mapping[str, Judge],
-        backbone: Backbone | None = None,
+        self, config: RunConfig, folder: str | Path, backbone: Backbone | None = None
     ) -> None:
-        """Grids go to `folder`/evaluations; `judges` by reward name."""
+        """Sheets of images go to `folder`/evaluations."""
         torch.set_num_threads(config.cluster.threads_per_worker)
         if config.prompts.heldout is None:
             raise ValueError("prompts.heldout is not set; an evaluation needs held-out prompts")
         self._config = config
         self._folder = Path(folder) / "evaluations"
-        self._judges = judges
         self._prompts = PromptSource(read_prompts(config.prompts.heldout), config.evaluation.seed)
         self._backbone = backbone or load_backbone(config.model, ["teacher", "generator"])
 
-    def evaluate(self, published: PublishedWeights | None, label: str) -> dict[str, Any]:
-        """Score these generator weights (None: as loaded) in K steps; see `score_table`.
+    def generate(
+        self, published: PublishedWeights | None, label: str, groups: bool
+    ) -> tuple[Any, ...]:
+        """Images by these generator weights (None: as loaded) in K steps.
 
-        Besides the scores: num_images, seconds, policy_version, label and the grid's path. A shared
-        backbone's generator is put back as it was.
+        First what there is to say of them: num_images, policy_version, label and the sheet's path.
+        Then the images, a list of groups for each part: of one image each (`parts_of_singles`), and
+        after them whole groups if asked for (`parts_of_groups`). A shared backbone's generator is
+        put back as it was.
         """
         denoiser = self._backbone.denoiser("generator")
         sampler = self._config.algorithm.sampler
@@ -73,11 +61,11 @@ class Evaluator:
             return sample(denoiser, noise, conditioning, sampler).boundaries_GKCHW[:, -1]
 
         with self._generator(published):
-            report = self._score(few_steps, label)
-        return report | {"policy_version": published.version if published else 0}
+            version = published.version if published else 0
+            return self._shown(few_steps, label, groups, {"policy_version": version})
 
-    def evaluate_teacher(self) -> dict[str, Any]:
-        """Score the frozen teacher with guidance in many steps."""
+    def generate_teacher(self, groups: bool) -> tuple[Any, ...]:
+        """The same by the frozen teacher with guidance in many steps."""
         backbone, evaluation = self._backbone, self._config.evaluation
 
         def many_steps(noise: Tensor, conditioning: Conditioning) -> Tensor:
@@ -91,7 +79,24 @@ class Evaluator:
                 evaluation.teacher_guidance,
             )
 
-        return self._score(many_steps, "teacher")
+        return self._shown(many_steps, "teacher", groups, {})
+
+    def score(
+        self, rewards: Sequence[str], *judged: Sequence[RewardRecord] | int
+    ) -> dict[str, float]:
+        """The table (`score_table`) of what each of `rewards` said of a part, in `judged`.
+
+        A number in place of records is of images that were lost on the way.
+        """
+        table: dict[str, float] = {}
+        for reward in dict.fromkeys(rewards):
+            said = [part for name, part in zip(rewards, judged, strict=True) if name == reward]
+            records = [each for part in said if not isinstance(part, int) for each in part]
+            lost = sum(part for part in said if isinstance(part, int))
+            numbers = {record.group_id for record in records}
+            prompts = {number: self._prompts.prompt_of(number) for number in numbers}
+            table |= score_table(reward, records, prompts, lost)
+        return table
 
     @contextmanager
     def _generator(self, published: PublishedWeights | None) -> Iterator[None]:
@@ -106,34 +111,27 @@ class Evaluator:
         finally:
             self._backbone.load("generator", before)
 
-    def _score(self, sampling: Sampling, label: str) -> dict[str, Any]:
-        start = time.monotonic()
-        total, size = self._config.evaluation.num_images, self._config.algorithm.group_size
-        shown = {False: self._groups(total, 1, sampling)}
-        if any(judge.groupwise for judge in self._judges.values()):
-            shown[True] = self._groups(max(total // size, 1), size, sampling)
-        prompts = {group.group_id: group.prompt for group in [*shown[False], *shown.get(True, [])]}
-        report: dict[str, Any] = {}
-        for reward, judge in self._judges.items():
-            report |= score_table(reward, judge.evaluate(shown[judge.groupwise]), prompts)
-        grid = self._draw(shown[False][:GRID_IMAGES], label)
-        seconds = time.monotonic() - start
-        return report | {
-            "label": label,
-            "num_images": total,
-            "seconds": seconds,
-            "grid": str(grid),
-        }
+    def _shown(
+        self, sampling: Sampling, label: str, groups: bool, about: dict[str, Any]
+    ) -> tuple[Any, ...]:
+        config = self._config
+        parts = [self._groups(numbers, 1, sampling) for numbers in parts_of_singles(config)]
+        first = [group for part in parts for group in part][:GRID_IMAGES]
+        if groups:
+            size = config.algorithm.group_size
+            parts += [self._groups(numbers, size, sampling) for numbers in parts_of_groups(config)]
+        facts = {"label": label, "num_images": config.evaluation.num_images}
+        return {**facts, **about, "grid": str(self._draw(first, label))}, *parts
 
-    def _groups(self, count: int, size: int, sampling: Sampling) -> list[ImageGroup]:
-        """`count` groups of `size` images each."""
-        places = [(number, sample) for number in range(count) for sample in range(size)]
+    def _groups(self, numbers: range, size: int, sampling: Sampling) -> list[ImageGroup]:
+        """Groups of these numbers, of `size` images each."""
+        places = [(number, sample) for number in numbers for sample in range(size)]
         step = self._config.evaluation.batch_size
         batches = [places[first : first + step] for first in range(0, len(places), step)]
         images = torch.cat([self._images(batch, sampling) for batch in batches])
         return [
             ImageGroup(number, self._prompts.prompt_of(number), 0, group[:, None])
-            for number, group in enumerate(images.split(size))
+            for number, group in zip(numbers, images.split(size), strict=True)
         ]
 
     @torch.no_grad()

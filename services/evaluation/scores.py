@@ -15,11 +15,14 @@ from tdm_core.types import Prompt, RewardRecord
 
 
 def score_table(
-    reward: str, records: Sequence[RewardRecord], prompts: Mapping[int, Prompt]
+    reward: str, records: Sequence[RewardRecord], prompts: Mapping[int, Prompt], lost: int = 0
 ) -> dict[str, float]:
-    """Means of one reward's records; `prompts` by group id, their metadata may have a `tag`."""
+    """Means of one reward's records; `prompts` by group id, their metadata may have a `tag`.
+
+    `lost` images have no record; they are missing too.
+    """
     ready = [record for record in records if record.state == "ready"]
-    table = {f"{reward}/missing": float(len(records) - len(ready))}
+    table = {f"{reward}/missing": float(lost + len(records) - len(ready))}
     if not ready:
         return table
     tags = [prompts[record.group_id].metadata.get("tag") for record in ready]

@@ -84,6 +84,10 @@ class RewardWorker:
         self._hung: list[threading.Thread] = []
         self._counts: Counter[str] = Counter()
 
+    def sees_groups(self) -> bool:
+        """Whether it compares the images of a group."""
+        return self.groupwise
+
     def judge(self, *parts: list[ImageGroup]) -> tuple[Any, ...]:
         """A batch of parts: what it took, then the records of each part by itself.
 

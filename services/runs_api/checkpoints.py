@@ -8,7 +8,7 @@ from services.runs_api.metric_table import MetricTable
 
 SCORES = "evaluation/student/"
 VERSION = SCORES + "policy_version"
-ABOUT_AN_EVALUATION = ("policy_version", "num_images", "seconds")
+ABOUT_AN_EVALUATION = ("policy_version", "num_images", "seconds", "iteration")
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,14 @@ class BatchPool:
     """
 
     def __init__(
-        self, staff: Staff, queue: BatchQueue, clock: Callable[[], float] = time.monotonic
+        self,
+        staff: Staff,
+        queue: BatchQueue,
+        fault_of: Callable[[Lost], Exception | None] = lambda lost: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`fault_of` gives what is raised for a wanted piece that is lost, if anything is."""
+        self._fault_of = fault_of
         self.costs = Costs(queue.size)
         self.staff = staff
         self._queue, self._clock = queue, clock
@@ -99,7 +105,12 @@ class BatchPool:
 
     def _lose(self, piece: Piece, lost: Lost) -> None:
         self.costs.count(f"{lost.state}/{lost.kind}", piece.size)
-        if not piece.answer.done():
+        if piece.answer.done():
+            return
+        fault = self._fault_of(lost) if piece.wanted() else None
+        if fault is not None:
+            piece.answer.set_exception(fault)
+        else:
             piece.answer.set_result(lost)
 
     async def _do(self, handle: Handle, batch: list[Piece]) -> None:

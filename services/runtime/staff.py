@@ -41,7 +41,7 @@ class Staff:
         if not handles:
             raise ValueError("a pool of no workers; use at least one")
         self.news = asyncio.Event()
-        self.free = list(handles)
+        self.first, self.free = handles[0], list(handles)
         self._scaler, self._hire, self._clock = scaler, hire, clock
         self._names = [*(handle.name for handle in handles), *standby]
         self._workers = {handle.name: handle for handle in handles}

@@ -13,7 +13,7 @@ from services.run_store import commands
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import RunFolder
 from tests.one_ray import one_ray
-from tests.train_cases import Running, metrics, numbers, reward, toy_run
+from tests.train_cases import PROMPTS, Running, metrics, numbers, reward, toy_run
 
 pytestmark = pytest.mark.integration
 
@@ -121,13 +121,25 @@ def test_several_rewards_in_small_batches_have_the_same_bits_on_both_runtimes(
     shape = {"rollout_groups": 3}
     found = []
     for name, cluster in (("local", {}), ("ray", ON_RAY)):
-        config = toy_run(tmp_path / name, rewards=rewards, cluster={**shape, **cluster})
+        config = toy_run(
+            tmp_path / name,
+            rewards=rewards,
+            cluster={**shape, **cluster},
+            prompts={"heldout": str(PROMPTS.absolute())},
+            evaluation={"num_images": 40, "batch_size": 24, "every": 4},
+        )
         running = Running(config)
         running.join()
         assert running.fault is None
         found.append(numbers(running.folder))
     assert found[0] == found[1]
-    line = found[0][0]
+    before, line, *_ = found[0]
+    assert before["evaluation/student/r/value"] != before["evaluation/student/upper_half"]
+    assert [x["evaluation/student/iteration"] for x in found[0] if "evaluation/student/r" in x] == [
+        0,
+        4,
+        6,
+    ]
     assert line["reward/upper_half/batches"] == 3  # calls of 3 and 1 groups of 16, 40 in a batch
     assert line["reward/upper_half/batch_fill"] == pytest.approx(64 / 120)
 
@@ -188,6 +200,46 @@ def test_what_a_reward_lacks_on_its_worker_ends_the_run_at_its_start(tmp_path: P
     assert "cannot work here: No module named 'no_such_engine'" in str(running.fault)
     assert running.folder.status()["state"] == "failed"
     assert metrics(running.folder) == []
+
+
+def test_evaluations_run_beside_training_and_are_of_the_iteration_they_began_at(
+    tmp_path: Path,
+) -> None:
+    heldout = tmp_path / "heldout.txt"
+    heldout.write_text("label 0\nlabel 1\n")
+    judge = reward(f"{CASES}:HeldReward", options={"folder": str(tmp_path)}, num_workers=2)
+    running = Running(
+        toy_run(
+            tmp_path,
+            run={"iterations": 100_000, "max_seconds": 60},
+            algorithm={"replay": ASYNC},
+            rewards=[reward()],
+            prompts={"heldout": str(heldout)},
+            evaluation={"num_images": 32, "every": 5, "rewards": [{**judge, "name": "upper"}]},
+            cluster=ON_RAY,
+        )
+    )
+    running.until(lambda status: status.get("state") == "running")
+    assert {"reward-upper-0", "reward-upper-1"} <= workers(running.folder.status()).keys()
+    (tmp_path / "hold").touch()
+    (tmp_path / "busy").unlink()
+    wait_for(tmp_path / "busy")
+    began = running.folder.status()["iteration"]
+    running.until(lambda status: status["iteration"] >= began + 10)
+    (tmp_path / "hold").unlink()
+    running.until(
+        lambda status: any("evaluation/student/iteration" in x for x in metrics(running.folder)[5:])
+    )
+    commands.request(running.folder.path, "stop")
+    running.join()
+    assert running.fault is None
+    before, found, *_ = running.summary["evaluations"].values()
+    assert (before["iteration"], before["policy_version"]) == (0, 0)
+    assert found["iteration"] == found["policy_version"] <= began
+    assert found["upper"] == found["upper_half"]
+    line = next(x for x in metrics(running.folder) if x.get("evaluation/student/iteration"))
+    assert line["evaluation/student/iteration"] == found["iteration"] <= line["step"] - 10
+    assert "is left out, since" in running.folder.events.read_text()
 
 
 def test_a_groupwise_reward_teaches_the_generator(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from services.config import RunConfig, config_hash
 from services.models.load import load_backbone
 from services.models.roles import ROLES
 from services.rollout.worker import RolloutWorker
-from services.scored_evaluator import make_evaluator
+from services.scored_evaluator import ScoredEvaluator
 from services.weights import pack
 from tdm_core.types import Prompt
 from tests.tiny_sd3 import PROMPTS, build_checkpoint
@@ -75,7 +75,7 @@ def test_a_group_holds_its_path_its_one_row_and_its_images(config):
 def test_one_shared_backbone_serves_learners_rollout_and_evaluator(config, tmp_path):
     backbone = load_backbone(config.model, ROLES)
     worker = RolloutWorker(config, backbone=backbone)
-    evaluator = make_evaluator(config, str(tmp_path), backbone)
+    evaluator = ScoredEvaluator(config, tmp_path, backbone)
     request = [(0, Prompt("p:0", PROMPTS[0]))]
     before, _ = worker.generate(request)
     start = evaluator.evaluate(None, "before")

@@ -261,7 +261,7 @@ def run_hiring(scenario, faults: int = 0):
             return now[0]
 
         staff = Staff(list(handles.values()), scaler, ["w1", "w2"], hiring.hire, clock)
-        pool = BatchPool(staff, BatchQueue(1, 0.0, 99), clock)
+        pool = BatchPool(staff, BatchQueue(1, 0.0, 99), clock=clock)
         serving = asyncio.create_task(pool.serve())
 
         async def until(condition: Callable[[], bool]) -> float:

@@ -1,5 +1,6 @@
 """Whole runs on the local runtime: the numbers of one_file, async bounds, orders, commands."""
 
+import json
 import math
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import torch
 from examples.one_file import GOLDEN, TOY
 from examples.one_file import train as one_file_train
 from services.checkpoint import load_checkpoint
+from services.commands.evaluate import evaluate
 from services.config import RunConfig, config_hash
 from services.run_store import commands
 from services.run_store.images import ImageStore
 from services.train import train
-from tests.train_cases import Running, metrics, numbers, reward, toy_run
+from tests.train_cases import PROMPTS, Running, metrics, numbers, reward, toy_run
 
 pytestmark = pytest.mark.unit
 
@@ -184,6 +186,21 @@ def test_rollout_images_lie_in_the_store_with_what_the_reward_said(tmp_path: Pat
     assert all(store.path(line["digest"]).is_file() for line in lines)
     assert {line["rewards"]["upper_half"]["value"] for line in lines} == {0.0, 1.0}
     assert lines[0]["prompt"] in ("label 0", "label 1")
+
+
+def test_eval_gives_the_scores_of_the_run_s_own_last_evaluation(tmp_path: Path, capsys) -> None:
+    config = toy_run(
+        tmp_path,
+        prompts={"heldout": str(PROMPTS.absolute())},
+        evaluation={"num_images": 40, "batch_size": 16},
+    )
+    running = Running(config)
+    running.join()
+    evaluate("run", tmp_path, None, "ema", None, as_json=True)
+    scores = json.loads(capsys.readouterr().out)
+    names = {"upper_half", "upper_half/std_error", "upper_half/missing", "num_images"}
+    after = running.summary["evaluations"]["after"]
+    assert {name: scores[name] for name in names} == {name: after[name] for name in names}
 
 
 def test_a_checkpoint_holds_every_role_and_the_place_in_the_prompts(tmp_path: Path) -> None:
