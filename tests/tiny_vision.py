@@ -118,7 +118,7 @@ def build_qwen2_vl(folder: Path) -> Qwen2VLConfig:
     return config
 
 
-def build_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
+def build_qwen2_5_vl(folder: Path, seed: int = 0, tied: bool = False) -> Path:
     """A tiny Qwen2.5-VL with random weights; it reads and writes bytes."""
     torch.manual_seed(seed)
     vocab = _qwen_tokenizer(folder)
@@ -126,6 +126,7 @@ def build_qwen2_5_vl(folder: Path, seed: int = 0) -> Path:
     config = Qwen2_5_VLConfig(
         text_config=_qwen_text(vocab),
         vision_config=vision | _QWEN_VISION | {"fullatt_block_indexes": [0]},
+        tie_word_embeddings=tied,
         **_qwen_ids(vocab),
     )
     model = Qwen2_5_VLForConditionalGeneration(config).apply(_lively)

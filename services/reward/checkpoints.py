@@ -155,7 +155,8 @@ def load_pretrained(model_class: Any, path: Path | None, **settings: Any) -> Any
     if misfits:
         raise ValueError(
             f"{path or 'the checkpoint'} is none of {model_class.__name__}: it does not set "
-            f"{', '.join(misfits[:3])}{f' and {len(misfits) - 3} more' if misfits[3:] else ''}"
+            f"{', '.join(misfits[:3])}{f' and {len(misfits) - 3} more' if misfits[3:] else ''}; "
+            "fetch the whole checkpoint, of that model"
         )
     return model
 

@@ -59,9 +59,15 @@ class QwenInputs:
         }
 
     def _turn(self, text: str) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        turn = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        return self.tokenizer.apply_chat_template(
+            user_turn(text), tokenize=False, add_generation_prompt=True
+        )
+
+
+def user_turn(text: str) -> list[dict[str, Any]]:
+    """What a person says to a chat template: one image, then the text."""
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]
 
 
 def read_question(file: Path, must_hold: Sequence[str]) -> str:
@@ -78,5 +84,7 @@ def read_question(file: Path, must_hold: Sequence[str]) -> str:
 
 def on_device(inputs: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     """The arguments where the model is, pixels in its type."""
-    moved = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    return moved | {"pixel_values": moved["pixel_values"].to(model.dtype)}
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
+        for name, tensor in inputs.items()
+    }

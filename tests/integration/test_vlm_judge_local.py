@@ -1,16 +1,22 @@
 """The judge in this process, on a tiny checkpoint of the real classes: formulas, padding, cache."""
 
 import json
+import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from services.config import RewardConfig
 from services.reward.contract import RewardInput
 from services.reward.load import load_reward
+from services.reward.qwen_vl import QwenInputs
 from services.reward.worker import RewardWorker
 from tdm_core.types import ImageGroup, Prompt
+from tests.tiny_vision import build_qwen2_5_vl
 from tests.tiny_vlm import ANSWERS, write_vlm
 
 pytestmark = pytest.mark.integration
@@ -140,6 +146,50 @@ def test_a_checkpoint_that_is_none_is_refused_with_what_is_wrong(checkpoint, tmp
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(ValueError, match="no vision language model that transformers can load"):
         build(tmp_path).prepare()
+
+
+def test_a_checkpoint_that_lacks_parameters_is_refused_with_their_names(checkpoint, tmp_path):
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    head = next(name for name in tensors if "lm_head" in name)
+    save_file({k: v for k, v in tensors.items() if k != head}, broken / "model.safetensors")
+    with pytest.raises(ValueError, match=r"does not set lm_head.weight; fetch the whole"):
+        RewardWorker(config_of(broken))
+
+
+def test_a_head_that_is_tied_to_the_embedding_lacks_nothing(tmp_path):
+    tied = build_qwen2_5_vl(tmp_path, tied=True)
+    assert not any("lm_head" in name for name in load_file(tied / "model.safetensors"))
+    build(tied, mode="score").prepare()
+
+
+def test_a_qwen_is_asked_without_its_own_processor_which_wants_torchvision(tmp_path):
+    folder = build_qwen2_5_vl(tmp_path)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).eval()
+    batch = [item(0), item(1, "a longer tale of a cat")]
+    together = build(folder, mode="score", question="Is it {prompt} ?").evaluate(batch)
+    for one, verdict in zip(batch, together, strict=True):
+        text = f"Is it {one.prompt.text} ? Answer with a whole number from 0 to 9 only."
+        inputs = QwenInputs(folder)
+        with torch.inference_mode():
+            logits = model(**inputs.build([one.image], [text], "left")).logits[0, -1]
+        digits = logits.softmax(-1)[inputs.tokenizer.convert_tokens_to_ids(list("0123456789"))]
+        mean = ((digits * torch.arange(10)).sum() / digits.sum()).item()
+        assert verdict.parts["p_digits"] == pytest.approx(digits.sum().item(), abs=1e-5)
+        assert verdict.value == pytest.approx(mean / 9, abs=1e-5)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="nothing is missing")
+def test_a_family_that_needs_torchvision_says_so_and_what_goes_without(checkpoint, tmp_path):
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    for file in ("processor_config.json", "tokenizer_config.json"):
+        tree = json.loads((other / file).read_text())
+        (other / file).write_text(json.dumps(tree | {"processor_class": "Qwen3VLProcessor"}))
+    video = {"video_processor_type": "Qwen3VLVideoProcessor"}
+    (other / "video_preprocessor_config.json").write_text(json.dumps(video))
+    told = r"requires the Torchvision library .* Install it .* goes without: LLaVA, qwen2_vl"
+    with pytest.raises(ValueError, match=told):
+        RewardWorker(config_of(other))
 
 
 @pytest.mark.parametrize(
