@@ -38,6 +38,7 @@ from services.labels.routes import (
     questions,
     reward_queue,
     sessions,
+    statistics,
     system,
     webhooks,
 )
@@ -76,6 +77,7 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     questions.router,
     reward_queue.router,
     sessions.router,
+    statistics.router,
     webhooks.router,
 )
 """Routers under /api/v1, one file a resource."""

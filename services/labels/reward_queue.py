@@ -132,21 +132,26 @@ def extend(
     return [_change(session, receipt, hide) for receipt in receipts]
 
 
-def state(session: Session, now: datetime) -> QueueState:
-    """How full the queue is, over all runs."""
+def state(session: Session, now: datetime, run_id: str | None = None) -> QueueState:
+    """How full the queue is, of one run or over all."""
+    of_run = [] if run_id is None else [RewardMessage.run_id == run_id]
     in_flight = (RewardMessage.state == "inflight", RewardMessage.visible_at > now)
     oldest = select(func.min(RewardMessage.created_at)).where(RewardMessage.state.in_(WAITING))
     return QueueState(
-        depth=_count(session, *_visible(None, now)),
-        in_flight=_count(session, *in_flight),
-        dead=_count(session, RewardMessage.state == "dead"),
-        oldest_created_at=session.scalar(oldest),
+        depth=_count(session, *_visible(run_id, now)),
+        in_flight=_count(session, *in_flight, *of_run),
+        dead=_count(session, RewardMessage.state == "dead", *of_run),
+        oldest_created_at=session.scalar(oldest.where(*of_run)),
     )
 
 
-def dead_letters(session: Session, limit: int = 100) -> Sequence[RewardMessage]:
-    """The dead letters, oldest first."""
+def dead_letters(
+    session: Session, limit: int = 100, run_id: str | None = None
+) -> Sequence[RewardMessage]:
+    """The dead letters of one run or of all, oldest first."""
     dead = select(RewardMessage).where(RewardMessage.state == "dead")
+    if run_id is not None:
+        dead = dead.where(RewardMessage.run_id == run_id)
     return session.scalars(dead.order_by(RewardMessage.created_at).limit(limit)).all()
 
 

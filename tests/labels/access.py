@@ -75,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /reward-queue/dead-letters:redrive": ADMIN,
     "GET /session": EVERYBODY,
     "DELETE /session": EVERYBODY,
+    "GET /statistics": WATCHER,
     "POST /webhooks": ADMIN,
     "GET /webhooks": ADMIN,
     "GET /webhooks/{webhook_id}": ADMIN,
