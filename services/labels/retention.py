@@ -54,15 +54,14 @@ def check_quota(
         raise Problem(413, "image-quota", "The key's images are too many", detail)
 
 
-def withdraw(session: Session, sha256: str, now: datetime, settings: "Settings") -> bool:
+def withdraw(session: Session, image: Image, now: datetime, settings: "Settings") -> bool:
     """Take an image away from everybody, whoever needs it; open groups that show it are retired.
-    Whether that is news; 404 where there is none. One that is gone keeps the time when it went."""
-    image = find(session, sha256)
+    Whether that is news. One that is gone keeps the time when it went."""
     if image.withdrawn:
         return False
     image.withdrawn, image.removed_at = True, image.removed_at or now
     session.flush()
-    shown = select(_places.c.group_id).where(_places.c.sha256 == sha256)
+    shown = select(_places.c.group_id).where(_places.c.sha256 == image.sha256)
     open_groups = select(_groups.c.id).where(_groups.c.state == "open", _groups.c.id.in_(shown))
     give_up(session, session.scalars(open_groups).all(), "retired", now, settings)
     gold = update(_groups).where(_groups.c.is_gold, _groups.c.id.in_(shown))
@@ -73,13 +72,6 @@ def withdraw(session: Session, sha256: str, now: datetime, settings: "Settings")
 def touch(session: Session, sha256: str, now: datetime) -> None:
     """An image that was sent again is young again."""
     session.execute(update(_images).where(_images.c.sha256 == sha256).values(created_at=now))
-
-
-def pin(session: Session, sha256: str, pinned: bool) -> Image:
-    """Keep an image however old it gets, or no longer; 404 where there is none."""
-    image = find(session, sha256)
-    image.pinned = pinned
-    return image
 
 
 def find(session: Session, sha256: str) -> Image:

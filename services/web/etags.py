@@ -22,13 +22,20 @@ def by_content(request: Request, response: Response) -> Response:
 def require_match(request: Request, revision: int) -> None:
     """428 without If-Match, 412 where it names another revision; call it in the transaction that
     changes the row."""
-    wanted = request.headers.get("if-match")
-    if wanted is None:
+    if "if-match" not in request.headers:
         detail = f"send If-Match: {etag(revision)} (the ETag of what you have read)"
         raise Problem(428, "if-match-missing", "If-Match is missing", detail)
-    if wanted.strip() != "*" and etag(revision) not in _tags(wanted):
-        detail = f"it is at {etag(revision)}, you have read {wanted}; read it again"
-        raise Problem(412, "etag-mismatch", "It has changed since", detail)
+    check_match(request, etag(revision))
+
+
+def check_match(request: Request, *tags: str) -> None:
+    """412 where If-Match is sent and names none of these, the ETags of what is there now; for what
+    can be undone, or never changes."""
+    wanted = request.headers.get("if-match")
+    if wanted is None or (wanted.strip() == "*" and tags) or {*tags} & {*_tags(wanted)}:
+        return
+    detail = f"it is {'at ' + tags[0] if tags else 'gone'}, you have read {wanted}; read it again"
+    raise Problem(412, "etag-mismatch", "It has changed since", detail)
 
 
 def conditional(request: Request, response: Response) -> Response:

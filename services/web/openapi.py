@@ -15,6 +15,11 @@ IF_MATCH = {
     "schema": _TAG,
     "description": "The ETag of what you have read",
 }
+IF_MATCH_OR_NOT = {
+    **IF_MATCH,
+    "required": False,
+    "description": "The ETag of what you have read: 412 if it is no longer that",
+}
 IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -71,10 +76,12 @@ def _require_keys(operation: dict[str, Any]) -> None:
 
 
 def _add_conditions(operation: dict[str, Any]) -> None:
-    """Who may answer 428 wants If-Match; who may answer 304 takes If-None-Match."""
-    parameters = operation.setdefault("parameters", [])
-    parameters += [IF_MATCH] * ("428" in operation["responses"])
-    parameters += [IF_NONE_MATCH] * ("304" in operation["responses"])
+    """Who may answer 428 wants If-Match, who may answer 412 takes it; who may answer 304 takes
+    If-None-Match."""
+    parameters, responses = operation.setdefault("parameters", []), operation["responses"]
+    if "412" in responses:
+        parameters.append(IF_MATCH if "428" in responses else IF_MATCH_OR_NOT)
+    parameters += [IF_NONE_MATCH] * ("304" in responses)
 
 
 def _share_problems(responses: dict[str, Any], shared: dict[str, Any]) -> None:

@@ -24,8 +24,13 @@ def test_the_excluded_are_out_at_once_and_can_be_let_in_again(client, keys, admi
     log_in(client, keys["admin"])
     cookie = client.cookies.pop(COOKIE)
     _, address = person(client, admin)
-    assert client.post(f"{address}:exclude", headers=admin).json()["state"] == "excluded"
+    read = client.get(address, headers=admin).headers["etag"]
+    excluded = client.post(f"{address}:exclude", headers=admin | {"If-Match": read})
+    assert excluded.json()["state"] == "excluded"
     assert client.post(f"{address}:exclude", headers=admin).status_code == 200
+    for verb in ("exclude", "include"):
+        stale = client.post(f"{address}:{verb}", headers=admin | {"If-Match": read})
+        assert (stale.status_code, stale.json()["code"]) == (412, "etag-mismatch")
     theirs = {"Cookie": f"{COOKIE}={cookie}"}
     assert client.get("/api/v1/session", headers=theirs).status_code == 401
     body = {"role": "annotator"}

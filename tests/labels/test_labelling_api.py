@@ -402,6 +402,10 @@ def test_gold_shuts_and_opens_the_gate_for_past_labels_too(api: Api, app: FastAP
     assert api("viewer", "GET", "/aggregates/g").json()["images"][0]["n"] == 1
     audit = api("admin", "GET", "/audit").json()["items"]
     assert {"annotator.gate-shut", "annotator.gate-opened"} <= {entry["action"] for entry in audit}
+    stale = api("admin", "PUT", "/gold/test", answers, If_Match='"r9"')
+    assert problem(stale) == (412, "etag-mismatch")
+    again = api("admin", "PUT", "/gold/test", answers, If_Match=api_etag(api, "/gold/test"))
+    assert again.status_code == 200
     retired = api("admin", "DELETE", "/gold/test", If_Match=api_etag(api, "/gold/test"))
     assert retired.status_code == 204
     assert api.claim("cem").status_code == 204

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from services.labels.audit import record_audit
-from services.labels.retention import withdraw
+from services.labels.retention import find, withdraw
 from services.labels.store.database import Database
 from services.labels.store.migrations.upgrade import configure, upgrade
 from services.labels.store.tables import Annotator, Assignment, Group, Image, Table
@@ -76,7 +76,7 @@ def test_what_older_tables_did_not_say_is_found_out(scratch_url: str):
         here.label("spam", images, "lll")
         here.claim("ann")
         session.get_one(Image, here.image("old")).removed_at = here.now
-        withdraw(session, here.image("bad"), here.now, here.settings)
+        withdraw(session, find(session, here.image("bad")), here.now, here.settings)
         record_audit(session, "admin", "image.remove", here.image("bad"), None, None, here.now)
 
     def told(session: Session) -> tuple[int, int, list[str]]:

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from services.labels.retention import delete_files, expire_images, withdraw
+from services.labels.retention import delete_files, expire_images, find, withdraw
 from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from tests.labels.people import SettableClock
@@ -147,6 +147,19 @@ def test_what_an_admin_removed_comes_back_by_an_admin_alone(api: Api) -> None:
     assert [actions.count(f"image.{did}") for did in ("remove", "restore")] == [2, 1]
 
 
+def test_who_says_what_picture_they_saw_changes_no_other(api: Api) -> None:
+    path = f"/images/{shas(api.group('g', 1))[0]}"
+    tag = api("viewer", "GET", f"{path}?size=256").headers["etag"]
+    changes = (("service", "PUT", "/pin"), ("service", "DELETE", "/pin"), ("admin", "DELETE", ""))
+    for who, method, more in changes:
+        refused = api(who, method, path + more, If_Match='"another"')
+        assert problem(refused) == (412, "etag-mismatch"), method
+        assert api(who, method, path + more, If_Match=f'"another", {tag}').status_code == 204
+    for who, method, more in changes:
+        assert problem(api(who, method, path + more, If_Match="*")) == (412, "etag-mismatch")
+        assert api(who, method, path + more).status_code == 204
+
+
 def test_an_image_that_is_removed_while_it_is_sent_stays_away(api: Api) -> None:
     (sha256,) = shas(api.group("g", 1))
     folder = api.app.state.images
@@ -156,7 +169,8 @@ def test_an_image_that_is_removed_while_it_is_sent_stays_away(api: Api) -> None:
     async def take_and_be_late(*upload: Any) -> Any:
         picture = await take(*upload)
         write = api.app.state.database.write
-        await write(lambda session: withdraw(session, sha256, api.clock(), api.app.state.settings))
+        settings, now = api.app.state.settings, api.clock()
+        await write(lambda s: withdraw(s, find(s, sha256), now, settings))
         return picture
 
     folder.take = take_and_be_late

@@ -1,6 +1,7 @@
 """People: made, invited, shut out, let in and forgotten by admins."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
@@ -82,32 +83,26 @@ async def get(annotator_id: str, request: Request, _: Principal = require("admin
     "/{annotator_id}:exclude",
     operation_id="exclude_annotator",
     response_model=AnnotatorView,
-    responses=problems(409),
+    responses=problems(409, 412),
 )
 async def exclude(
     annotator_id: str, request: Request, principal: Principal = require("admin")
 ) -> Response:
     """Shut somebody out: their votes count no more, from their first to their last. Reversible."""
-    now = request.app.state.clock()
-    return await _change(
-        request, annotator_id, lambda s, row: set_state(s, row, "excluded", now, principal)
-    )
+    return await _set_state(request, annotator_id, "excluded", principal)
 
 
 @router.post(
     "/{annotator_id}:include",
     operation_id="include_annotator",
     response_model=AnnotatorView,
-    responses=problems(409),
+    responses=problems(409, 412),
 )
 async def include(
     annotator_id: str, request: Request, principal: Principal = require("admin")
 ) -> Response:
     """Let somebody in again; their votes count as before."""
-    now = request.app.state.clock()
-    return await _change(
-        request, annotator_id, lambda s, row: set_state(s, row, "active", now, principal)
-    )
+    return await _set_state(request, annotator_id, "active", principal)
 
 
 @router.post(
@@ -158,6 +153,18 @@ async def invite(
         return answer(InviteView(url=url, expires_at=made.expires_at), 201)
 
     return await once(request, principal, operation, secret="url")
+
+
+async def _set_state(
+    request: Request, annotator_id: str, state: Literal["active", "excluded"], principal: Principal
+) -> Response:
+    now = request.app.state.clock()
+
+    def change(session: Session, row: Annotator) -> None:
+        etags.check_match(request, etags.etag(row.revision))
+        set_state(session, row, state, now, principal)
+
+    return await _change(request, annotator_id, change)
 
 
 async def _change(

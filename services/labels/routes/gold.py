@@ -23,7 +23,7 @@ router = APIRouter(prefix="/gold", tags=["gold"])
     operation_id="put_gold",
     status_code=201,
     response_model=GoldView,
-    responses={200: {"model": GoldView, "description": "It was gold"}, **problems(409, 422)},
+    responses={200: {"model": GoldView, "description": "It was gold"}, **problems(409, 412, 422)},
 )
 async def put_gold(
     group_id: GroupId, body: GoldIn, request: Request, principal: Principal = require("admin")
@@ -35,6 +35,7 @@ async def put_gold(
     answers = [gold.GoldAnswer(**given.model_dump()) for given in body.answers]
 
     def operation(session: Session) -> Response:
+        etags.check_match(request, etags.etag(groups.get(session, group_id).revision))
         group, is_new = gold.mark(session, group_id, answers, now, state.settings)
         view = _view(session, group)
         record_audit(session, principal, "gold.put", group_id, None, view.model_dump(), now)

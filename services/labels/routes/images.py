@@ -1,6 +1,7 @@
 """Images: put under their digest by services, got by whoever may see a group of theirs."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -10,6 +11,7 @@ from services.labels import images, retention
 from services.labels.audit import record_audit
 from services.labels.schemas.images import ImageView
 from services.labels.store.tables import Image
+from services.web import etags
 from services.web.answers import answer
 from services.web.auth import Principal, require
 from services.web.problems import Problem, problems
@@ -82,7 +84,7 @@ async def put_image(
     operation_id="remove_image",
     status_code=204,
     response_class=Response,
-    responses=problems(),
+    responses=problems(412),
 )
 async def remove_image(
     sha256: Digest, request: Request, principal: Principal = require("admin")
@@ -92,11 +94,11 @@ async def remove_image(
     state = request.app.state
     now = state.clock()
 
-    def operation(session: Session) -> None:
-        if retention.withdraw(session, sha256, now, state.settings):
+    def withdraw(session: Session, image: Image) -> None:
+        if retention.withdraw(session, image, now, state.settings):
             record_audit(session, principal, "image.remove", sha256, None, None, now)
 
-    await state.database.write(operation)
+    await _change(request, sha256, withdraw)
     await _delete_files(request, sha256)
     return answer(None, 204)
 
@@ -106,13 +108,13 @@ async def remove_image(
     operation_id="pin_image",
     status_code=204,
     response_class=Response,
-    responses=problems(),
+    responses=problems(412),
 )
 async def pin_image(
     sha256: Digest, request: Request, _: Principal = require("service", "admin")
 ) -> Response:
     """Keep a picture however old it gets, such as those of an evaluation."""
-    await request.app.state.database.write(lambda session: retention.pin(session, sha256, True))
+    await _change(request, sha256, lambda _, image: setattr(image, "pinned", True))
     return answer(None, 204)
 
 
@@ -121,13 +123,13 @@ async def pin_image(
     operation_id="unpin_image",
     status_code=204,
     response_class=Response,
-    responses=problems(),
+    responses=problems(412),
 )
 async def unpin_image(
     sha256: Digest, request: Request, _: Principal = require("service", "admin")
 ) -> Response:
     """Let a picture go with those of its age."""
-    await request.app.state.database.write(lambda session: retention.pin(session, sha256, False))
+    await _change(request, sha256, lambda _, image: setattr(image, "pinned", False))
     return answer(None, 204)
 
 
@@ -152,7 +154,7 @@ async def get_image(
     """An image's pixels: a person sees those leased to them or labelled by them."""
     state = request.app.state
     now = state.clock()
-    headers = {"Cache-Control": FOR_EVER, "ETag": f'"{sha256[:32]}-{size}"'}
+    headers = {"Cache-Control": FOR_EVER, "ETag": _etag(sha256, size)}
     is_known = headers["ETag"] in request.headers.get("if-none-match", "")
 
     def read(session: Session) -> bytes | None:
@@ -167,6 +169,23 @@ async def get_image(
     if content is None:
         return Response(None, 304, headers)
     return Response(content, 200, headers, images.SIZES[size])
+
+
+def _etag(sha256: str, size: str) -> str:
+    return f'"{sha256[:32]}-{size}"'
+
+
+async def _change(request: Request, sha256: str, change: Callable[[Session, Image], None]) -> None:
+    """404 where nobody ever put it. A picture never changes, so that If-Match tells whether it is
+    here, in whatever size it was read."""
+
+    def operation(session: Session) -> None:
+        image = retention.find(session, sha256)
+        sizes = images.SIZES if image.removed_at is None else ()
+        etags.check_match(request, *(_etag(sha256, size) for size in sizes))
+        change(session, image)
+
+    await request.app.state.database.write(operation)
 
 
 async def _delete_files(request: Request, sha256: str) -> None:
