@@ -90,25 +90,31 @@ _MINE = and_(
 _MY_LABELS = (_labels.c.group_id == _groups.c.id, _labels.c.annotator_id == _ME)
 _ANSWERED = select(_annotators.c.gold_answered).where(_annotators.c.id == _ME)
 _IMAGES_OF = select(_images.c.id).where(_images.c.group_id == bindparam("group"))
-_OWED = (
-    select(func.coalesce(func.sum(_assignments.c.num_unanswered), 0))
-    .where(_assignments.c.group_id == _groups.c.id, is_live)
-    .correlate(_groups)
-    .scalar_subquery()
-)
+_PLACES = _groups.c.num_images * _groups.c.overlap
 
 
 def _ordinary() -> Select[Any]:
-    mine = or_(_assignments.c.state == "skipped", is_live)
+    """Of what leases say only what is the same for every group is asked, once a claim: asked group
+    by group, PostgreSQL went through every live lease for each."""
+    leased_out = (
+        select(_groups.c.id)
+        .join(_assignments, _assignments.c.group_id == _groups.c.id)
+        .where(is_live)
+        .group_by(_groups.c.id)
+        .having(_groups.c.num_answers + func.sum(_assignments.c.num_unanswered) >= _PLACES)
+    )
+    mine = select(_assignments.c.group_id).where(
+        _assignments.c.annotator_id == _ME, or_(_assignments.c.state == "skipped", is_live)
+    )
     labels = select(func.count()).select_from(_labels).where(*_MY_LABELS).scalar_subquery()
     return (
         _asked(gold=False)
         .add_columns(_groups.c.overlap)
         .join(_runs, _runs.c.id == _groups.c.run_id)
         .where(or_(_groups.c.deadline_at.is_(None), _groups.c.deadline_at > bindparam("now")))
-        .where(_groups.c.num_answers + _OWED < _groups.c.num_images * _groups.c.overlap)
-        .where(~exists().where(_MINE, mine))
-        .where(labels < _groups.c.num_images)
+        .where(_groups.c.num_answers < _PLACES)
+        .where(_groups.c.id.not_in(leased_out.correlate(None)), _groups.c.id.not_in(mine))
+        .where(or_(_groups.c.num_labels == 0, labels < _groups.c.num_images))
         .where(_groups.c.id.not_in(bindparam("passed", expanding=True)))
         .order_by(
             (_groups.c.num_labels > 0).desc(),
