@@ -1,5 +1,6 @@
 """What every page has around its panels: where one is, what else there is, how the run fares."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ TONES = {
     "ending": "calm",
     "failed": "bad",
     "silent": "bad",
+    "unreadable": "bad",
     "dead": "bad",
     "alive": "good",
     "applied": "good",
@@ -102,13 +104,13 @@ def register_page(shell: Shell, path: str, name: str, draw: Draw) -> None:
 async def show(shell: Shell, request: Request, run_id: str, name: str, draw: Draw) -> None:
     """A page of the run of that id, if there is one that can be read."""
     visit = Visit.of(shell, request)
-    run = shell.library.find(run_id)
+    run = await asyncio.to_thread(shell.library.find, run_id)
     if run is None:
         with outline(visit, None, "No such run"):
             tag("p", "This folder has no run of that name.")
             link("All runs", "/")
         return
-    with outline(visit, run, name):
+    with outline(visit, run, name, await asyncio.to_thread(_state_of, run)):
         try:
             await draw(visit, run)
         except (ValueError, OSError) as error:
@@ -116,8 +118,10 @@ async def show(shell: Shell, request: Request, run_id: str, name: str, draw: Dra
 
 
 @contextmanager
-def outline(visit: Visit, run: OpenRun | None, name: str) -> Iterator[None]:
-    """Header, navigation and the page's own part."""
+def outline(
+    visit: Visit, run: OpenRun | None, name: str, state: tuple[str, str] = ("", "")
+) -> Iterator[None]:
+    """Header with the run's state, navigation and the page's own part."""
     ui.add_head_html(HEAD)
     ui.page_title(f"{name} - {run.id if run else 'TDM-R1'}")
     tag("a", "Skip to the content", "skip", href="#content")
@@ -125,8 +129,7 @@ def outline(visit: Visit, run: OpenRun | None, name: str) -> Iterator[None]:
         link("TDM-R1", "/", "brand")
         if run is not None:
             link(run.id, f"/runs/{run.id}", "run")
-            with tag("span", classes="state", role="status"):
-                _live_state(run)
+            _live_state(run, state)
         tag("span", f"{visit.principal.role}", "who")
     with tag("div", classes="columns"):
         if run is not None:
@@ -153,20 +156,29 @@ def _navigation(run: OpenRun, current: str) -> None:
             link(title, address, aria_current="page" if title == current else None)
 
 
-def _live_state(run: OpenRun) -> None:
-    @ui.refreshable
-    def state() -> None:
-        try:
-            facts = run.facts()
-        except (ValueError, OSError) as error:
-            chip("unreadable", "bad")
-            tag("span", str(error), "quiet")
-            return
-        chip(facts["state"], TONES.get(facts["state"], "calm"))
-        tag("span", _progress(facts), "quiet")
+def _state_of(run: OpenRun) -> tuple[str, str]:
+    """A word, and how far it is or what is wrong."""
+    try:
+        facts = run.facts()
+    except (ValueError, OSError) as error:
+        return "unreadable", str(error)
+    return facts["state"], _progress(facts)
 
-    state()
-    ui.timer(3.0, state.refresh, immediate=False)
+
+def _live_state(run: OpenRun, first: tuple[str, str]) -> None:
+    place = tag("span", classes="state", role="status")
+
+    def show_state(state: str, more: str) -> None:
+        place.clear()
+        with place:
+            chip(state, TONES.get(state, "calm"))
+            tag("span", more, "quiet")
+
+    async def look_again() -> None:
+        show_state(*await asyncio.to_thread(_state_of, run))
+
+    show_state(*first)
+    ui.timer(3.0, look_again, immediate=False)
 
 
 def _progress(facts: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Pictures of a run, and what the judges said of them."""
 
+from collections.abc import Container, Iterable
+
 from services.dashboard.elements import tag
 from services.runs_api.group_index import Group, Image
 from services.runs_api.library import OpenRun
@@ -10,9 +12,17 @@ def address(run: OpenRun, digest: str, size: str = "256") -> str:
     return f"/api/v1/runs/{run.id}/images/{digest}?size={size}"
 
 
-def thumbnail(run: OpenRun, image: Image, prompt: str, size: str = "256") -> None:
-    """The image, or a tombstone where its file is gone."""
-    if not run.store.path(image.digest).exists():
+def on_disk(run: OpenRun, groups: Iterable[Group]) -> frozenset[str]:
+    """Digests of those of their images whose files are there."""
+    digests = {image.digest for group in groups for image in group.images}
+    return frozenset(digest for digest in digests if run.store.path(digest).exists())
+
+
+def thumbnail(
+    run: OpenRun, image: Image, prompt: str, there: Container[str], size: str = "256"
+) -> None:
+    """The image, or a tombstone where its file is not `there`."""
+    if image.digest not in there:
         with tag("span", classes="tombstone", role="img", aria_label=f"removed: {prompt}"):
             tag("span", "image removed")
         return

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved, how good it is, how it is used; two evaluations side by side."""
 
+import asyncio
 from dataclasses import dataclass
 
 from services.dashboard.elements import choice, empty, form, table, tag
@@ -34,7 +35,7 @@ def load(run: OpenRun) -> Model:
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
     board = Board(lambda: load(run), lambda model: model.stamp)
-    sheets = [sheet.label for sheet in run.sheets.all()]
+    sheets = [sheet.label for sheet in await asyncio.to_thread(run.sheets.all)]
     before = visit.query.get("before") or ("before" if "before" in sheets else "")
     after = visit.query.get("after") or (sheets[-1] if sheets else "")
 

@@ -1,5 +1,6 @@
 """Run control: commands through the run's durable inbox, each with its outcome."""
 
+import asyncio
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -93,8 +94,7 @@ async def _request(visit: Visit, run: OpenRun, type: str) -> None:
         return
     body = CommandIn.model_validate({"type": type})
     try:
-        with run.commanding():
-            request_once(run, body, principal.actor, secrets.token_hex(16))
+        await asyncio.to_thread(request_once, run, body, principal.actor, secrets.token_hex(16))
     except Problem as problem:
         ui.notify(problem.detail, type="negative")
         return

@@ -1,5 +1,6 @@
 """Gallery: one row a prompt group, best image first; filters and place are in the address."""
 
+import asyncio
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlencode
@@ -9,7 +10,7 @@ from services.dashboard.frame import Visit
 from services.dashboard.numbers import newest
 from services.dashboard.pages.rewards import number
 from services.dashboard.panels import Board, Stamp
-from services.dashboard.pictures import by_reward, scores, thumbnail, verdicts
+from services.dashboard.pictures import by_reward, on_disk, scores, thumbnail, verdicts
 from services.runs_api.group_index import Group, GroupQuery, Place
 from services.runs_api.library import OpenRun
 from services.runs_api.routes.groups import read_cursor
@@ -33,7 +34,7 @@ class Model:
     steps: list[int]
     groups: list[Group]
     place: Place | None
-    on_disk: frozenset[str]
+    there: frozenset[str]
 
 
 def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
@@ -43,9 +44,13 @@ def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
     with run.images() as index:
         groups, place = index.page(query, ROWS, after)
         found = (index.count(), index.rewards(), index.steps())
-    digests = {image.digest for group in groups for image in group.images}
-    on_disk = frozenset(digest for digest in digests if run.store.path(digest).exists())
-    return Model(stamp, *found, groups, place, on_disk)
+    return Model(stamp, *found, groups, place, on_disk(run, groups))
+
+
+def load_choices(run: OpenRun) -> tuple[list[str], list[int]]:
+    """Rewards and iterations that the filters offer."""
+    with run.images() as index:
+        return index.rewards(), index.steps()
 
 
 def read_query(query: dict[str, str], rewards: list[str]) -> GroupQuery:
@@ -79,8 +84,7 @@ def decimal(query: dict[str, str], name: str) -> float | None:
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    with run.images() as index:
-        rewards, steps = index.rewards(), index.steps()
+    rewards, steps = await asyncio.to_thread(load_choices, run)
     query = read_query(visit.query, rewards)
     try:
         after = read_cursor(visit.query["after"]) if visit.query.get("after") else None
@@ -93,7 +97,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             "Groups",
             lambda model: _rows(run, visit, query, model),
             wide=True,
-            of=lambda model: (model.groups, model.num_groups, model.on_disk),
+            of=lambda model: (model.groups, model.num_groups, model.there),
         )
     )
 
@@ -127,7 +131,7 @@ def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
             with tag("div", classes="strip"):
                 for image in by_reward(group, query.reward):
                     with tag("figure"):
-                        thumbnail(run, image, group.prompt)
+                        thumbnail(run, image, group.prompt, model.there)
                         tag("figcaption", verdicts(image))
     with tag("nav", classes="pager", aria_label="Pages of the gallery"):
         given = {k: v for k, v in visit.query.items() if k != "after"}

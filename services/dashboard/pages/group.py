@@ -6,7 +6,7 @@ from services.dashboard.elements import empty, link, table, tag, tile
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import short
 from services.dashboard.panels import Board, Stamp
-from services.dashboard.pictures import address, by_reward, thumbnail
+from services.dashboard.pictures import address, by_reward, on_disk, thumbnail
 from services.runs_api.group_index import Group, GroupQuery
 from services.runs_api.library import OpenRun
 
@@ -20,7 +20,7 @@ class Model:
     stamp: Stamp
     group: Group | None
     same_prompt: list[Group]
-    on_disk: frozenset[str]
+    there: frozenset[str]
 
 
 def load(run: OpenRun, group_id: int) -> Model:
@@ -36,10 +36,9 @@ def load(run: OpenRun, group_id: int) -> Model:
         with run.numbers() as numbers:
             told = [t for s, t in zip(numbers.steps, numbers.times, strict=True) if s > group.step]
             time = told[0] if told else run.facts().get("updated_at")
-    digests = [image.digest for image in group.images] if group else []
-    on_disk = frozenset(digest for digest in digests if run.store.path(digest).exists())
     stamp = Stamp(time, group.step, group.policy_version) if group else Stamp(None)
-    return Model(stamp, group, same, on_disk)
+    there = on_disk(run, [*same, *([group] if group else [])])
+    return Model(stamp, group, same, there)
 
 
 async def draw(group_id: int, visit: Visit, run: OpenRun) -> None:
@@ -80,7 +79,7 @@ def _images(run: OpenRun, model: Model) -> None:
         for image in by_reward(model.group, reward):
             with tag("figure"):
                 with link("", address(run, image.digest, "orig"), target="_blank"):
-                    thumbnail(run, image, model.group.prompt, "512")
+                    thumbnail(run, image, model.group.prompt, model.there, "512")
                 tag("figcaption", f"sample {image.sample}")
 
 
@@ -102,5 +101,5 @@ def _over_time(run: OpenRun, model: Model) -> None:
     with tag("div", classes="strip"):
         for group in others:
             with link("", f"/runs/{run.id}/groups/{group.group_id}", "card"):
-                thumbnail(run, group.images[0], group.prompt)
+                thumbnail(run, group.images[0], group.prompt, model.there)
                 tag("span", f"iteration {group.step}", "quiet")

@@ -17,7 +17,7 @@ from services.dashboard.numbers import (
     short,
 )
 from services.dashboard.panels import Board, Stamp
-from services.dashboard.pictures import thumbnail
+from services.dashboard.pictures import on_disk, thumbnail
 from services.run_store.news import waits_of
 from services.runs_api.alerts import Alert
 from services.runs_api.group_index import Group, GroupQuery
@@ -42,6 +42,7 @@ class Model:
     phases: dict[str, float]
     alerts: list[Alert]
     groups: list[Group]
+    there: frozenset[str]
 
 
 TILES = {
@@ -81,6 +82,7 @@ def load(run: OpenRun) -> Model:
         spent,
         [alert for alert in run.alerts() if alert.cleared_at is None],
         groups,
+        on_disk(run, groups),
     )
 
 
@@ -98,9 +100,13 @@ async def draw(visit: Visit, run: OpenRun) -> None:
         board.chart("Held-out score", lambda model: lines(model.held_out))
         board.panel("Who waits on whom", _waits)
         board.panel("Alerts that last", lambda m: _alerts(run, m), of=lambda m: m.alerts)
-        board.panel("Newest groups", lambda m: _groups(run, m), wide=True, of=lambda m: m.groups)
+        board.panel("Newest groups", lambda m: _groups(run, m), wide=True, of=_shown_groups)
 
     await board.start(panels)
+
+
+def _shown_groups(model: Model) -> object:
+    return model.groups, model.there
 
 
 def _state(model: Model) -> None:
@@ -156,5 +162,5 @@ def _groups(run: OpenRun, model: Model) -> None:
     with tag("div", classes="strip"):
         for group in model.groups:
             with link("", f"/runs/{run.id}/groups/{group.group_id}", "card"):
-                thumbnail(run, group.images[0], group.prompt)
+                thumbnail(run, group.images[0], group.prompt, model.there)
                 tag("span", group.prompt, "prompt")

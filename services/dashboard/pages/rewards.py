@@ -1,5 +1,6 @@
 """Rewards: curves, per step, how they are spread, held-out scores; other runs beside."""
 
+import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -81,8 +82,9 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     runs = beside(visit.shell.library, run, visit.query)
     first, last = number(visit.query, "from_step"), number(visit.query, "to_step")
     board = Board(lambda: load(runs, first, last), lambda model: model.stamp)
+    known = await asyncio.to_thread(visit.shell.library.all)
     with form("Which iterations, which other run"):
-        ids = [other.id for other in visit.shell.library.all() if other.id != run.id]
+        ids = [other.id for other in known if other.id != run.id]
         options = {"": "none", **{name: name for name in ids}}
         choice("with", "Beside", options, runs[1].id if len(runs) > 1 else "")
         entry("from_step", "Histogram from iteration", first, "number", min=0)

@@ -34,14 +34,18 @@ def command_run(
     """Ask a run to do something. 202: it is on the disk, and the run answers between iterations;
     GET the Location for how far it has come. The same Idempotency-Key is the same command."""
     key = hashlib.sha256(f"{principal.key_id} {key_of(request)}".encode()).hexdigest()
-    with run.commanding():
-        command = request_once(run, body, principal.actor, key)
+    command = request_once(run, body, principal.actor, key)
     location = f"{request.url.path}/{command.id}"
     return answer(CommandView.of(command), 202, location=location)
 
 
 def request_once(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
     """The command under this key, asked for now if it was not before."""
+    with run.commanding():
+        return _request(run, body, by, key)
+
+
+def _request(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
     known = next((each for each in commands.history(run.folder.path) if each.key == key), None)
     if known is not None:
         if known.type != body.type:

@@ -1,0 +1,89 @@
+"""Pages drawn in this process, without a browser: where they read, what stays drawn."""
+
+import asyncio
+import sys
+import threading
+from functools import partial
+
+import pytest
+from fastapi import Request
+from nicegui import Client
+from nicegui.page import page
+
+from services.dashboard.app import DRAWS
+from services.dashboard.frame import Shell, show
+from services.dashboard.pages import group
+from services.dashboard.sessions import Sessions
+from services.run_store.run_folder import RunFolder
+from services.runs_api.library import Library
+from services.train import train
+from services.web.auth import Principal
+from services.web.clock import utc_now
+from tests.runs_api.people import Keys
+from tests.train_cases import toy_run
+
+pytestmark = pytest.mark.unit
+READING = ("open", "os.listdir", "os.scandir", "sqlite3.connect")
+
+
+class Watch:
+    """Hears of everything that this thread opens, while it is asked to."""
+
+    def __init__(self):
+        self.opened = []
+        self._thread = 0
+        sys.addaudithook(self._hear)  # for good: Python takes none back
+
+    def _hear(self, event, arguments):
+        if event in READING and threading.get_ident() == self._thread:
+            self.opened.append((event, str(arguments[0])))
+
+    def __enter__(self):
+        self.opened.clear()
+        self._thread = threading.get_ident()
+
+    def __exit__(self, *_):
+        self._thread = 0
+
+
+@pytest.fixture(scope="module")
+def watch():
+    return Watch()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("drawn")
+    folder = RunFolder(runs / "toy-1")
+    train(toy_run(runs, telemetry={"images_every": 2}), folder)
+    (folder.path / "evaluations").mkdir(exist_ok=True)
+    (folder.path / "evaluations/before.png").write_bytes(b"a sheet")
+    return folder
+
+
+def drawn(library, run_id, path):
+    """The elements of a page."""
+    draw = DRAWS.get(path, partial(group.draw, 0))
+    shell = Shell(library, Sessions(Keys(()), utc_now))
+    principal = Principal("session", "v", "viewer")
+    scope = {"type": "http", "headers": [], "query_string": b"", "state": {"principal": principal}}
+
+    async def in_a_client():
+        with Client(page("")) as client:
+            await show(shell, Request(scope), run_id, path, draw)
+            return list(client.elements.values())
+
+    return asyncio.run(in_a_client())
+
+
+@pytest.mark.parametrize("path", [*DRAWS, "groups/0"])
+def test_no_page_reads_a_run_where_all_pages_are_served(finished, watch, path):
+    runs = finished.path.parent
+    drawn(Library(runs), finished.id, path)  # imports what it needs
+    with watch:
+        elements = drawn(Library(runs), finished.id, path)  # by one that has read nothing yet
+    texts = [element.text for element in elements if hasattr(element, "text")]
+    assert "finished" in texts
+    assert any(text.startswith("as of") for text in texts)
+    # The index of images is a file without a name.
+    assert [each for each in watch.opened if not each[1] or each[1].startswith(str(runs))] == []
