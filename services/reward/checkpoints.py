@@ -17,6 +17,8 @@ from services.models.load import resolve_device
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+READ = (".safetensors", ".json", ".jinja", ".txt", ".model")
+"""Suffixes of what is read of a folder: weights, configs, chat templates, vocabularies."""
 PROBES, PROBE_BYTES = 16, 1 << 16
 _CONVERT = (
     "import sys, torch; from safetensors.torch import save_file; "
@@ -109,7 +111,7 @@ def fingerprint(*paths: Path) -> str:
     """Eight hex digits that change with a checkpoint's files: names, sizes, sampled bytes."""
     digest = hashlib.sha256()
     for path in paths:
-        folder = [*sorted(path.glob("*.safetensors")), *sorted(path.glob("*.json"))]
+        folder = sorted(file for file in path.glob("*") if file.suffix in READ)
         for file in [path] if path.is_file() else folder:
             size = file.stat().st_size
             digest.update(f"{file.name} {size}\n".encode())

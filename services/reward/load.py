@@ -41,7 +41,12 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "services.reward.preference", "PreferenceReward", ("transformers", "jinja2"), "preference"
     ),
     "vlm_judge": BuiltIn("services.reward.vlm_judge", "VlmJudge", ("httpx",), "judge"),
-    "vlm_judge_local": BuiltIn("services.reward.vlm_judge_local", "LocalVlmJudge"),
+    "vlm_judge_local": BuiltIn(
+        "services.reward.vlm_judge_local",
+        "LocalVlmJudge",
+        ("transformers", "jinja2"),
+        "preference",
+    ),
     "http": BuiltIn("services.reward.http_scorer", "HttpScorer", ("httpx",), "judge"),
     "ranked": BuiltIn("services.reward.ranked", "Ranked"),
 }

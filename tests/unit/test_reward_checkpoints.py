@@ -84,6 +84,17 @@ def test_the_fingerprint_changes_with_any_sampled_byte_and_with_the_config(tmp_p
     assert fingerprint(tmp_path) in prints
 
 
+@pytest.mark.parametrize("file", ["chat_template.jinja", "vocab.txt", "spiece.model"])
+def test_the_fingerprint_changes_with_the_chat_template_and_the_vocabulary(tmp_path, file):
+    write(tmp_path / "model.safetensors", a=1.0)
+    (tmp_path / "README.md").write_text("about")
+    alone = fingerprint(tmp_path)
+    (tmp_path / "README.md").write_text("more about")
+    assert fingerprint(tmp_path) == alone
+    (tmp_path / file).write_text("{{ messages }}")
+    assert fingerprint(tmp_path) != alone
+
+
 def test_a_module_is_filled_exactly_or_the_difference_is_named(tmp_path):
     module = nn.Linear(2, 1)
     weight, bias = torch.tensor([[1.0, 2.0]]), torch.tensor([3.0])

@@ -83,6 +83,12 @@ def test_a_missing_package_names_the_extra_that_brings_it():
         check_packages(["json", "no_such_package"], "ocr")
 
 
+@pytest.mark.parametrize("kind", ["preference", "vlm_judge_local"])
+def test_what_asks_a_model_needs_chat_templates_and_says_what_brings_them(kind):
+    assert {"transformers", "jinja2"} <= set(BUILT_IN[kind].packages)
+    assert BUILT_IN[kind].extra == "preference"
+
+
 def test_a_package_of_another_version_names_the_range_and_the_extra(tmp_path, monkeypatch):
     folder = tmp_path / "tdm_r1-9.dist-info"
     folder.mkdir()
