@@ -331,9 +331,12 @@ class TelemetryConfig(Section):
     wandb: bool = False
     """Weights & Biases (extra `wandb`)."""
     images_every: int = Field(default=10, ge=0)
-    """Iterations between stored rollout images; 0 stores none."""
+    """Iterations between those whose groups' images are stored; 0 stores none."""
     images_per_group: int = Field(default=4, ge=1)
     """Images stored of a group."""
+    predictions_per_group: int = Field(default=4, ge=0)
+    """Of these, images whose clean prediction after every denoising step is stored too: each costs
+    num_steps - 1 more decodings and files."""
 
 
 class RunConfig(Section):
@@ -480,6 +483,14 @@ class RunConfig(Section):
             cluster.runtime == "ray" or cluster.address is None,
             f"cluster.address={cluster.address!r} has no meaning with cluster.runtime=local",
         )
+
+    def is_stored(self, group_id: int) -> bool:
+        """Whether images of a group are stored: all of one iteration's, every so many iterations.
+
+        Its id alone says so, and every worker knows it without being told.
+        """
+        every = self.telemetry.images_every
+        return every > 0 and group_id // self.algorithm.num_groups % every == 0
 
     @property
     def reward_names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from services.config import RunConfig
@@ -49,6 +50,18 @@ class Prompts(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Where the source is; JSON-able."""
         ...
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One group of a rollout; what people and rewards see of it stays where it was made."""
+
+    group_id: int
+    iteration: int
+    """That it was begun in."""
+    images: Reference
+    predictions: Reference | None
+    """What they were predicted to be on their way; None where images are not stored."""
 
 
 class Controller:
@@ -193,27 +206,27 @@ class Controller:
         await asyncio.gather(*(self._collect(call) for call in calls))
 
     async def _collect(self, requests: Sequence[Any]) -> None:
-        images, _ = await self.generate(requests)
-        group_ids = [group_id for group_id, _ in requests]
-        judged = [self._judge_together(name, group_ids, images) for name in self.rewards]
-        for group, *records in zip(images, *await asyncio.gather(*judged), strict=True):
+        groups, _ = await self.generate(requests)
+        judged = [self._judge_together(name, groups) for name in self.rewards]
+        for group, *records in zip(groups, *await asyncio.gather(*judged), strict=True):
             await self.record(group, records)
 
-    async def _judge_together(
-        self, name: str, group_ids: Sequence[int], images: Sequence[Reference]
-    ) -> list[Reference]:
+    async def _judge_together(self, name: str, groups: Sequence[Generated]) -> list[Reference]:
+        images = [group.images for group in groups]
         answers = await self.rewards[name].judge_together(images, self.images_per_group)
         return [
-            await self.attach_lost(name, group_id, answer)
+            await self.attach_lost(name, group.group_id, answer)
             if isinstance(answer, Lost)
             else await self.attach(answer)
-            for group_id, answer in zip(group_ids, answers, strict=True)
+            for group, answer in zip(groups, answers, strict=True)
         ]
 
-    async def generate(self, requests: Sequence[Any]) -> tuple[list[Reference], int]:
-        """Put groups of these prompts into the buffer; each one's images, and who made them."""
-        (groups, *images), seconds = await self.rollout.run(
-            "generate_apart", requests, num_returns=1 + len(requests)
+    async def generate(self, requests: Sequence[Any]) -> tuple[list[Generated], int]:
+        """Put groups of these prompts into the buffer; what was made, and by which version."""
+        ids, iteration = [group_id for group_id, _ in requests], self.iteration
+        stored = [group_id for group_id in ids if self.config.is_stored(group_id)]
+        (groups, *made), seconds = await self.rollout.run(
+            "generate_apart", requests, num_returns=1 + len(ids) + len(stored)
         )
         counts = await self.replay.add.remote(groups)
         self.see(counts)
@@ -221,7 +234,12 @@ class Controller:
         self.num_images += count
         self.telemetry.add("rollout/images", count)
         self.telemetry.add("seconds/rollout", seconds)
-        return images, int(counts["added_version"])
+        predictions = dict(zip(stored, made[len(ids) :], strict=True))
+        found = [
+            Generated(group_id, iteration, images, predictions.get(group_id))
+            for group_id, images in zip(ids, made, strict=False)
+        ]
+        return found, int(counts["added_version"])
 
     async def judge(
         self, name: str, images: Reference, wanted: Callable[[], bool]
@@ -294,11 +312,12 @@ class Controller:
             self.counts = counts
             self.changes.tell()
 
-    async def record(self, images: Reference, records: Sequence[Reference]) -> None:
-        """Have the images of a group stored, every few iterations."""
-        every = self.config.telemetry.images_every
-        if every and self.iteration % every == 0:
-            await self.recorder.run("record", self.iteration, images, *records)
+    async def record(self, group: Generated, records: Sequence[Reference]) -> None:
+        """Have the images of a group stored, if they are to be."""
+        if group.predictions is not None:
+            await self.recorder.run(
+                "record", group.iteration, group.images, group.predictions, *records
+            )
 
     async def learned(self, phase: str, update: Reference) -> dict[str, float]:
         """An update's metrics, once it is done; they and its seconds go into the next line."""

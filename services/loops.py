@@ -22,15 +22,14 @@ from services.runtime.batches import Lost
 from services.runtime.handles import Reference
 
 if TYPE_CHECKING:
-    from services.controller import Controller
+    from services.controller import Controller, Generated
 
 
 @dataclass
 class _Group:
-    """The images of one group on their way through the rewards."""
+    """One group on its way through the rewards."""
 
-    group_id: int
-    images: Reference
+    made: "Generated"
     policy_version: int
     records: list[Reference] = field(default_factory=list)
 
@@ -75,11 +74,11 @@ class Loops:
             requests = run.prompts.take(count)
             self.num_generating += count
             try:
-                images, version = await run.generate(requests)
+                groups, version = await run.generate(requests)
             finally:
                 self.num_generating -= count
-            for (group_id, _), each in zip(requests, images, strict=True):
-                task = run.spawn(self._judge(_Group(group_id, each, version)))
+            for each in groups:
+                task = run.spawn(self._judge(_Group(each, version)))
                 self.judging.add(task)
                 task.add_done_callback(self.judging.discard)
             run.changes.tell()
@@ -97,13 +96,15 @@ class Loops:
             age = run.policy_version - group.policy_version
             return age <= run.algorithm.replay.max_staleness_surrogate
 
-        judged = [run.judge(name, group.images, wanted) for name in run.rewards]
+        judged = [run.judge(name, group.made.images, wanted) for name in run.rewards]
         answers = dict(zip(run.rewards, await asyncio.gather(*judged), strict=True))
         let_go = [isinstance(each, Lost) and each.state == "expired" for each in answers.values()]
         if all(let_go) and not run.people:
             return
         group.records = [
-            await run.attach_lost(name, group.group_id, each) if isinstance(each, Lost) else each
+            await run.attach_lost(name, group.made.group_id, each)
+            if isinstance(each, Lost)
+            else each
             for name, each in answers.items()
         ]
         await self._judged(group)
@@ -117,7 +118,7 @@ class Loops:
         while True:
             images = self.to_offer[name].get()
             group = await self.run.patience.wait(images, f"images for {name}", True)
-            await self.run.offer(name, group.images, group.records)
+            await self.run.offer(name, group.made.images, group.records)
 
     async def hear_loop(self, name: str) -> None:
         """Ask about the best candidates, and fetch what people have said by now.
@@ -152,7 +153,7 @@ class Loops:
                 queue.get_nowait()
                 self.run.telemetry.add(f"reward/{name}/expired/overflow", 1)
             queue.put_nowait(group)
-        await self.run.record(group.images, group.records)
+        await self.run.record(group.made, group.records)
 
     async def surrogate_loop(self) -> None:
         """Learn the reward from groups whose rewards have arrived.

@@ -71,6 +71,17 @@ class ImageGroup:
 
 
 @dataclass(frozen=True)
+class PredictionImages:
+    """What a group's first images were predicted to be on their way."""
+
+    images_NK3HW: Tensor
+    """(N, K-1, 3, H, W) uint8: the clean prediction of every step but the last, whose prediction
+    is the final image. N may be 0."""
+    sigmas: tuple[float, ...]
+    """K+1 noise levels, falling to exactly 0."""
+
+
+@dataclass(frozen=True)
 class RewardRecord:
     """One reward's verdict on one image; a missing value is a state, never a number."""
 

@@ -1,5 +1,6 @@
 """Writes what is too large for the controller: rollout images with their rewards, checkpoints."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from services.checkpoint import save_checkpoint
 from services.config import RunConfig, config_hash
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import RunFolder
-from tdm_core.types import ImageGroup, RewardRecord
+from tdm_core.types import ImageGroup, PredictionImages, RewardRecord
 
 
 class Recorder:
@@ -23,14 +24,22 @@ class Recorder:
         self.store = ImageStore(self.folder.images)
 
     def record(
-        self, step: int, groups: Sequence[ImageGroup], *judged: Sequence[RewardRecord]
+        self,
+        step: int,
+        groups: Sequence[ImageGroup],
+        predictions: PredictionImages,
+        *judged: Sequence[RewardRecord],
     ) -> int:
-        """Store the first final images of each group and their rewards; how many."""
-        count = self.config.telemetry.images_per_group
+        """Store the first images of the one group, what each was predicted to be on its way, and
+        what every reward said; how many."""
+        (group,) = groups
+        count = min(self.config.telemetry.images_per_group, group.images_GS3HW.shape[0])
         rewards = _by_sample([record for records in judged for record in records])
-        appearances = [
+        self.store.append(
             {
-                "digest": self.store.add(group.images_GS3HW[sample, -1].permute(1, 2, 0).numpy()),
+                "digest": self._add(group.images_GS3HW[sample, -1]),
+                "predictions": [self._add(image) for image in _before_last(predictions, sample)],
+                "sigmas": predictions.sigmas,
                 "step": step,
                 "group_id": group.group_id,
                 "sample": sample,
@@ -39,11 +48,12 @@ class Recorder:
                 "prompt": group.prompt.text,
                 "rewards": rewards.get((group.group_id, sample), {}),
             }
-            for group in groups
-            for sample in range(min(count, group.images_GS3HW.shape[0]))
-        ]
-        self.store.append(appearances)
-        return len(appearances)
+            for sample in range(count)
+        )
+        return count
+
+    def _add(self, image_3HW: Tensor) -> str:
+        return self.store.add(image_3HW.permute(1, 2, 0).numpy())
 
     def checkpoint(
         self, step: int, facts: Mapping[str, Any], names: Sequence[str], *states: dict[str, Any]
@@ -62,12 +72,24 @@ class Recorder:
         return str(save_checkpoint(folder, parts, whole, self.config.checkpoint.keep))
 
 
+def _before_last(predictions: PredictionImages, sample: int) -> Sequence[Tensor]:
+    """What one image was predicted to be before its last step; nothing where it is not stored."""
+    images_NK3HW = predictions.images_NK3HW
+    return [*images_NK3HW[sample]] if sample < len(images_NK3HW) else []
+
+
 def _by_sample(
     records: Sequence[RewardRecord],
 ) -> dict[tuple[int, int], dict[str, dict[str, object]]]:
     """(group_id, sample) -> reward name -> what it said of the final image."""
     found: dict[tuple[int, int], dict[str, dict[str, object]]] = {}
     for record in sorted(records, key=lambda record: record.slot):
-        said = {"state": record.state, "value": record.value, "reason": record.reason}
+        said = {
+            "state": record.state,
+            "value": record.value,
+            "reason": record.reason,
+            "version": record.version,
+            "parts": {name: part for name, part in record.parts.items() if math.isfinite(part)},
+        }
         found.setdefault((record.group_id, record.sample), {})[record.reward] = said
     return found

@@ -16,7 +16,14 @@ from services.models.backbone import Backbone
 from services.models.load import load_backbone
 from services.weights import PublishedWeights, unpack
 from tdm_core.sampler import clean_predictions, initial_noise, sample
-from tdm_core.types import Conditioning, ImageGroup, Prompt, RolloutGroup, Trajectory
+from tdm_core.types import (
+    Conditioning,
+    ImageGroup,
+    PredictionImages,
+    Prompt,
+    RolloutGroup,
+    Trajectory,
+)
 
 
 class RolloutWorker:
@@ -73,9 +80,15 @@ class RolloutWorker:
         return rollouts, image_groups
 
     def generate_apart(self, requests: Sequence[tuple[int, Prompt]]) -> tuple[Any, ...]:
-        """The rollouts, then the images of each group by itself, so that each goes its own way."""
+        """The rollouts, then the images of each group by itself, so that each goes its own way;
+        then the predictions on the way of those groups whose images are stored."""
         rollouts, images = self.generate(requests)
-        return rollouts, *([group] for group in images)
+        predictions = [
+            self._predictions(rollout, group)
+            for rollout, group in zip(rollouts, images, strict=True)
+            if self._config.is_stored(rollout.group_id)
+        ]
+        return rollouts, *([group] for group in images), *predictions
 
     def _noise(self, group_ids: Sequence[int]) -> Tensor:
         backbone, size = self._backbone, self._config.algorithm.group_size
@@ -84,6 +97,18 @@ class RolloutWorker:
         return torch.cat(
             [initial_noise(seed, g, size, backbone.latent_shape, like) for g in group_ids]
         )
+
+    @torch.no_grad()
+    def _predictions(self, rollout: RolloutGroup, group: ImageGroup) -> PredictionImages:
+        telemetry, sampler = self._config.telemetry, self._config.algorithm.sampler
+        count = min(telemetry.images_per_group, telemetry.predictions_per_group)
+        path, images = rollout.trajectory, group.images_GS3HW[:count]
+        if images.shape[1] == sampler.num_steps or not count:  # the rewards see every step already
+            return PredictionImages(images[:, :-1].clone(), path.sigmas)
+        clean_NKCHW = clean_predictions(path.boundaries_GKCHW[:count], path.sigmas, sampler)
+        before_last = clean_NKCHW[:, :-1].flatten(0, 1).to(self._backbone.device)
+        decoded = self._backbone.decode(before_last)
+        return PredictionImages(decoded.unflatten(0, (-1, sampler.num_steps - 1)), path.sigmas)
 
     def _images(self, trajectory: Trajectory) -> Tensor:
         """(N, S, 3, H, W): the final image, or every step's clean prediction under `gain`."""

@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Time = Annotated[float, Field(ge=0, lt=2**33)]
 """Unix seconds, that a calendar knows."""
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Line(BaseModel):
@@ -27,10 +28,14 @@ class _Verdict(_Line):
     state: Literal["ready", "pending", "failed", "expired"]
     value: Number | None
     reason: str
+    version: str = ""
+    parts: dict[str, Number] = {}
 
 
 class _Appearance(_Line):
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    digest: Digest
+    predictions: list[Digest] = []
+    sigmas: list[Number] = []
     step: Count
     group_id: Count
     sample: Count

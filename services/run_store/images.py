@@ -1,7 +1,8 @@
 """Rollout images by content, and an index that says what each is.
 
 `images/sha256/ab/<digest>.png` is named by the SHA-256 of its own bytes, so equal images are one
-file and a name cannot lie. `images/index.jsonl` has one line an appearance.
+file and a name cannot lie. `images/index.jsonl` has one line an appearance; its `predictions` are
+the digests of what the image was predicted to be after each denoising step but the last.
 """
 
 import hashlib

@@ -16,10 +16,10 @@ Place = tuple[float | None, int]
 
 TABLES = """
 CREATE TABLE groups (id INTEGER PRIMARY KEY, step INTEGER, policy_version INTEGER,
-    prompt_id TEXT, prompt TEXT);
-CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, rewards TEXT,
+    prompt_id TEXT, prompt TEXT, sigmas TEXT);
+CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, predictions TEXT, rewards TEXT,
     PRIMARY KEY (group_id, sample)) WITHOUT ROWID;
-CREATE INDEX images_by_digest ON images (digest);
+CREATE TABLE files (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE verdicts (group_id INTEGER, sample INTEGER, reward TEXT, step INTEGER, state TEXT,
     value REAL, PRIMARY KEY (group_id, reward, sample)) WITHOUT ROWID;
 CREATE INDEX verdicts_by_value ON verdicts (reward, step, value);
@@ -41,8 +41,10 @@ class Image:
 
     sample: int
     digest: str
+    predictions: Sequence[str]
+    """Digests of the clean predictions of every step but the last; empty where not recorded."""
     rewards: Mapping[str, Mapping[str, Any]]
-    """Reward name to `state`, `value` (null unless ready) and `reason`."""
+    """Reward name to `state`, `value` (null unless ready), `reason` and maybe `parts`."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,15 @@ class Group:
     policy_version: int
     prompt_id: str
     prompt: str
+    sigmas: Sequence[float]
+    """Noise levels of its path, one more than steps; empty where not recorded."""
     images: list[Image]
     scores: Mapping[str, Score]
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps whose pictures are stored, the final image's among them."""
+        return 1 + max((len(image.predictions) for image in self.images), default=0)
 
 
 @dataclass(frozen=True)
@@ -108,14 +117,17 @@ class GroupIndex:
         rows = [row for line in lines for row in _verdicts(line)]
         self._database.execute("BEGIN")
         self._database.executemany(
-            "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?)",
-            [tuple(line[name] for name in ABOUT_A_GROUP) for line in lines],
+            "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?)", map(_group, lines)
         )
         self._database.executemany(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", map(_image, lines)
+        )
+        self._database.executemany(
+            "INSERT OR IGNORE INTO files VALUES (?)",
             [
-                (line["group_id"], line["sample"], line["digest"], json.dumps(line["rewards"]))
+                (digest,)
                 for line in lines
+                for digest in (line["digest"], *line.get("predictions", ()))
             ],
         )
         self._database.executemany(
@@ -141,7 +153,7 @@ class GroupIndex:
 
     def has_image(self, digest: str) -> bool:
         """Whether the run ever stored that image."""
-        query = "SELECT 1 FROM images WHERE digest = ? LIMIT 1"
+        query = "SELECT 1 FROM files WHERE digest = ?"
         return self._database.execute(query, (digest,)).fetchone() is not None
 
     def group(self, group_id: int) -> Group | None:
@@ -190,27 +202,42 @@ class GroupIndex:
     ) -> list[Group]:
         join = "LEFT JOIN scores s ON s.group_id = g.id AND s.reward = ?" if scored else ""
         rows = self._database.execute(
-            "SELECT g.id, g.step, g.policy_version, g.prompt_id, g.prompt FROM groups g"
-            f" {join} WHERE {where} ORDER BY {order} LIMIT ?",
+            f"SELECT g.* FROM groups g {join} WHERE {where} ORDER BY {order} LIMIT ?",
             (*values, limit),
         ).fetchall()
-        return [
-            Group(id, step, version, prompt_id, prompt, self._images(id), self._scores(id))
-            for id, step, version, prompt_id, prompt in rows
-        ]
+        return [self._group(*row) for row in rows]
+
+    def _group(
+        self, id: int, step: int, version: int, prompt_id: str, prompt: str, sigmas: str
+    ) -> Group:
+        levels, images, scores = json.loads(sigmas), self._images(id), self._scores(id)
+        return Group(id, step, version, prompt_id, prompt, levels, images, scores)
 
     def _images(self, group_id: int) -> list[Image]:
         rows = self._database.execute(
-            "SELECT sample, digest, rewards FROM images WHERE group_id = ? ORDER BY sample",
+            "SELECT sample, digest, predictions, rewards FROM images WHERE group_id = ?"
+            " ORDER BY sample",
             (group_id,),
         )
-        return [Image(sample, digest, json.loads(rewards)) for sample, digest, rewards in rows]
+        return [
+            Image(sample, digest, json.loads(predictions), json.loads(rewards))
+            for sample, digest, predictions, rewards in rows
+        ]
 
     def _scores(self, group_id: int) -> dict[str, Score]:
         rows = self._database.execute(
             "SELECT reward, mean, spread FROM scores WHERE group_id = ?", (group_id,)
         )
         return {reward: Score(mean, spread) for reward, mean, spread in rows}
+
+
+def _group(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*(line[name] for name in ABOUT_A_GROUP), json.dumps(line.get("sigmas", [])))
+
+
+def _image(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    found = (json.dumps(each) for each in (line.get("predictions", []), line["rewards"]))
+    return line["group_id"], line["sample"], line["digest"], *found
 
 
 def _verdicts(line: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -190,6 +190,29 @@ def test_an_image_is_the_file_of_its_digest_and_nothing_can_sniff_it(get):
     get(f"/images/{digest}", 304, VIEWER | {"If-None-Match": answer.headers["etag"]})
 
 
+def test_what_an_image_was_predicted_to_be_is_served_too(get):
+    group = get("/groups/0").json()
+    assert len(group["sigmas"]) == 5
+    for image in group["images"]:
+        assert len(image["predictions"]) == 3
+        for digest in image["predictions"]:
+            assert hashlib.sha256(get(f"/images/{digest}").content).hexdigest() == digest
+        assert image["rewards"]["upper_half"]["version"] == "1"
+
+
+def test_a_run_of_old_has_images_without_predictions(get, finished):
+    path = ImageStore(finished.images).index_path
+    new = ("predictions", "sigmas")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        assert all(line.pop(name) for name in new)
+        del line["rewards"]["upper_half"]["parts"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    group = get("/groups/0").json()
+    assert (group["sigmas"], [image["predictions"] for image in group["images"]]) == ([], [[]] * 4)
+    assert group["images"][0]["rewards"]["upper_half"]["parts"] == {}
+
+
 def store_large(run):
     store = ImageStore(run.images)
     large = np.random.default_rng(0).integers(0, 255, (600, 300, 3), dtype=np.uint8)

@@ -176,7 +176,7 @@ def test_a_run_ends_when_its_time_is_over(tmp_path: Path) -> None:
 
 
 def test_rollout_images_lie_in_the_store_with_what_the_reward_said(tmp_path: Path) -> None:
-    telemetry = {"images_every": 2, "images_per_group": 3}
+    telemetry = {"images_every": 2, "images_per_group": 3, "predictions_per_group": 2}
     running = Running(toy_run(tmp_path, run={"iterations": 4}, telemetry=telemetry))
     running.join()
     store = ImageStore(running.folder.images)
@@ -186,6 +186,10 @@ def test_rollout_images_lie_in_the_store_with_what_the_reward_said(tmp_path: Pat
     assert all(store.path(line["digest"]).is_file() for line in lines)
     assert {line["rewards"]["upper_half"]["value"] for line in lines} == {0.0, 1.0}
     assert lines[0]["prompt"] in ("label 0", "label 1")
+    assert [len(line["predictions"]) for line in lines] == [3, 3, 0] * 8
+    before_last = {digest for line in lines for digest in line["predictions"]}
+    assert all(store.path(digest).is_file() for digest in before_last)
+    assert lines[0]["sigmas"][0] > lines[0]["sigmas"][-1] == 0
 
 
 def test_eval_gives_the_scores_of_the_run_s_own_last_evaluation(tmp_path: Path, capsys) -> None:

@@ -13,6 +13,8 @@ class VerdictView(BaseModel):
     state: Literal["ready", "pending", "failed", "expired"]
     value: float | None = Field(description="null unless ready: missing is never 0")
     reason: str
+    version: str = Field("", description="Of the reward; empty in runs of old")
+    parts: dict[str, float] = Field({}, description="What the value is made of, by name")
 
 
 class ImageView(BaseModel):
@@ -21,6 +23,10 @@ class ImageView(BaseModel):
     sample: int
     sha256: str
     is_removed: bool = Field(description="It was stored and its file is gone")
+    predictions: list[str] = Field(
+        description="sha256 of the clean prediction of every denoising step but the last, whose "
+        "prediction is the image itself; empty where they are not stored"
+    )
     rewards: dict[str, VerdictView]
 
 
@@ -39,6 +45,7 @@ class GroupView(BaseModel):
     policy_version: int
     prompt_id: str
     prompt: str
+    sigmas: list[float] = Field(description="Noise levels of its path; empty in runs of old")
     scores: dict[str, ScoreView]
     images: list[ImageView]
 
@@ -50,6 +57,7 @@ class GroupView(BaseModel):
                 "sample": image.sample,
                 "sha256": image.digest,
                 "is_removed": image.digest in removed,
+                "predictions": image.predictions,
                 "rewards": image.rewards,
             }
             for image in group.images
