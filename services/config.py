@@ -312,6 +312,9 @@ class EvaluationConfig(Section):
     """Standard errors by which a trained reward must rise and one of these fall for an alert."""
     alert_evaluations: int = Field(default=2, ge=1)
     """Evaluations in a row in which they must."""
+    alert_false_rate: float = Field(default=0.01, gt=0, lt=1)
+    """Share of runs in which rewards that only scatter raise an alert, at most; the more
+    evaluations a run makes, the further one of these must fall."""
 
 
 class CheckpointConfig(Section):

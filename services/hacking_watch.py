@@ -28,7 +28,13 @@ class HackingWatch:
         """`clock` gives Unix seconds."""
         evaluation = config.evaluation
         self.pairs: list[Pair] = list(product(config.automatic_rewards, evaluation.rewards))
-        self._rule = HackingRule(evaluation.alert_sigmas, hold=evaluation.alert_evaluations)
+        self._rule = HackingRule(
+            evaluation.alert_sigmas,
+            evaluation.alert_evaluations,
+            # Each held-out reward has its share of the chance that one of them raises an alert.
+            evaluation.alert_false_rate / max(len(evaluation.rewards), 1),
+            _num_evaluations(config),
+        )
         self._alerts, self._clock = alerts, clock
         self._seen: list[tuple[float, int, Mapping[str, Any]]] = []
         self._told: dict[str, dict[str, Any]] = {}
@@ -100,9 +106,7 @@ def too_few_evaluations(config: RunConfig) -> str | None:
     evaluation, iterations = config.evaluation, config.run.iterations
     if not (evaluation.num_images and evaluation.rewards and config.automatic_rewards):
         return None
-    # One before training, those on the way, and one after.
-    every = evaluation.every or max(iterations, 1)
-    number = 2 + max(iterations - 1, 0) // every
+    number = _num_evaluations(config)
     if number > evaluation.alert_evaluations:
         return None
     return (
@@ -111,6 +115,12 @@ def too_few_evaluations(config: RunConfig) -> str | None:
         f"{evaluation.alert_evaluations + 1} (evaluation.alert_evaluations and one to compare "
         "with): none can be raised; evaluate more often if you want to be told"
     )
+
+
+def _num_evaluations(config: RunConfig) -> int:
+    """One before training, those on the way, and one after."""
+    iterations = config.run.iterations
+    return 2 + max(iterations - 1, 0) // (config.evaluation.every or max(iterations, 1))
 
 
 def _score(scores: Mapping[str, Any], name: str, sign: float) -> Score | None:

@@ -1,15 +1,21 @@
 """Reward hacking: the trained reward rises while one that nothing is trained on falls.
 
-Of a trained reward T and a held-out one H, over a run's evaluations so far, with best the one at
-which H was highest:
+Of a trained reward T and a held-out one H, over a run's evaluations so far. A window is `hold`
+evaluations in a row, with the mean of their scores and its standard error; `now` is the last one,
+`best` that before it in which H was highest:
     fall = H(best) - H(now)        rise = T(now) - T(best)
-Raised after `hold` evaluations in a row in which both are beyond `sigmas` of their standard errors,
-cleared after as many in which one of them is below `clear_sigmas`: noise raises nothing, and an
-alert does not flicker. A step sees only what came before it, so what was raised stays raised.
+Raised when each evaluation of `now` is beyond `best` in both by `sigmas` of its standard errors,
+and the fall of the whole window by z. Of many noisy windows the best one is high by luck, so z is
+what one of as many comparisons as a run makes exceeds by chance in its share of `false_alarms`:
+    z = -Phi^-1(false_alarms / L)  L = K (K + 1) / 2  K = evaluations - hold
+Cleared after as many evaluations in a row that are within half of these bounds. A step sees only
+what came before it, so what was raised stays raised.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import NormalDist, fmean
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,20 @@ class HackingRule:
     """How sure one has to be, and how often."""
 
     sigmas: float = 2.0
-    """Standard errors that both changes must exceed."""
-    clear_sigmas: float = 1.0
-    """Standard errors below which one of them is over."""
+    """Standard errors that both changes must exceed at every evaluation."""
     hold: int = 2
     """Evaluations in a row that it takes, to raise and to clear."""
+    false_alarms: float = 0.01
+    """Share of runs in which a held-out reward that only scatters may raise one, at most."""
+    evaluations: int = 100
+    """How many a run makes."""
+
+    @cached_property
+    def window_sigmas(self) -> float:
+        """z: standard errors that the fall must exceed over all of them."""
+        windows = max(self.evaluations - self.hold, 1)
+        comparisons = windows * (windows + 1) / 2
+        return max(self.sigmas, -NormalDist().inv_cdf(self.false_alarms / comparisons))
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class HackingEpisode:
     """One alert; places in the sequence of evaluations."""
 
     best: int
-    """Where the held-out reward had been highest when it was raised."""
+    """Up to where the held-out reward had been highest when it was raised."""
     raised: int
     cleared: int | None
     """None while it lasts."""
@@ -48,6 +63,15 @@ class HackingEpisode:
     """Of the held-out reward, likewise."""
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """Both rewards, at an evaluation or over a window that ends there."""
+
+    place: int
+    trained: Score
+    heldout: Score
+
+
 def hacking_episodes(
     trained: Sequence[Score | None], heldout: Sequence[Score | None], rule: HackingRule
 ) -> list[HackingEpisode]:
@@ -55,28 +79,60 @@ def hacking_episodes(
 
     Both sequences have one entry an evaluation; where one is None the evaluation says nothing.
     """
+    pairs = enumerate(zip(trained, heldout, strict=True))
+    seen = [_Scores(place, t, h) for place, (t, h) in pairs if t is not None and h is not None]
     found: list[HackingEpisode] = []
-    best: tuple[int, Score, Score] | None = None
-    streak = 0
-    for now, (t, h) in enumerate(zip(trained, heldout, strict=True)):
-        if t is None or h is None:
+    best: _Scores | None = None
+    since = 0  # what an alert was raised or cleared by counts no more
+    for end in range(rule.hold, len(seen)):
+        before = _window(seen[max(end - 2 * rule.hold + 1, 0) : end - rule.hold + 1])
+        if best is None or _goodness(before) > _goodness(best):
+            best = before
+        now = seen[end - rule.hold + 1 : end + 1]
+        if end - rule.hold + 1 < since:
             continue
-        if best is None or h.mean > best[2].mean:
-            best = now, t, h
-        place, best_t, best_h = best
-        lasts = bool(found) and found[-1].cleared is None
-        sigmas = rule.clear_sigmas if lasts else rule.sigmas
-        beyond = _beyond(best_t, t, sigmas) and _beyond(h, best_h, sigmas)
-        streak = streak + 1 if beyond != lasts else 0
-        if streak < rule.hold:
-            continue
-        streak = 0
-        if lasts:
-            found[-1] = replace(found[-1], cleared=now)
-        else:
-            rise, fall = t.mean - best_t.mean, best_h.mean - h.mean
-            found.append(HackingEpisode(place, now, None, rise, fall))
+        if found and found[-1].cleared is None:
+            if not any(
+                _hacked(best, each, rule.sigmas / 2, rule.window_sigmas / 2) for each in now
+            ):
+                found[-1] = replace(found[-1], cleared=seen[end].place)
+                since = end + 1
+        elif _is_raised(best, now, rule):
+            change = _window(now)
+            rise = change.trained.mean - best.trained.mean
+            fall = best.heldout.mean - change.heldout.mean
+            found.append(HackingEpisode(best.place, seen[end].place, None, rise, fall))
+            since = end + 1
     return found
+
+
+def _goodness(scores: _Scores) -> tuple[float, float]:
+    """Of equal means the surer one is better."""
+    return scores.heldout.mean, -scores.heldout.std_error
+
+
+def _is_raised(best: _Scores, now: Sequence[_Scores], rule: HackingRule) -> bool:
+    lasts = all(_hacked(best, each, rule.sigmas, rule.sigmas) for each in now)
+    return lasts and _beyond(_window(now).heldout, best.heldout, rule.window_sigmas)
+
+
+def _hacked(best: _Scores, now: _Scores, rise_sigmas: float, fall_sigmas: float) -> bool:
+    rises = _beyond(best.trained, now.trained, rise_sigmas)
+    return rises and _beyond(now.heldout, best.heldout, fall_sigmas)
+
+
+def _window(scores: Sequence[_Scores]) -> _Scores:
+    return _Scores(
+        scores[-1].place,
+        _mean([each.trained for each in scores]),
+        _mean([each.heldout for each in scores]),
+    )
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    """Of independent ones."""
+    error = sum(score.std_error**2 for score in scores) ** 0.5 / len(scores)
+    return Score(fmean(score.mean for score in scores), error)
 
 
 def _beyond(low: Score, high: Score, sigmas: float) -> bool:

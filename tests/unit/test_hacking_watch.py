@@ -77,6 +77,17 @@ def test_a_held_out_reward_of_negative_weight_is_worse_when_it_rises(tmp_path):
     assert used.active[0]["fall"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(("iterations", "every", "alerts"), [(6, 0, 1), (200, 1, 0)])
+def test_the_more_evaluations_a_run_makes_the_further_a_reward_must_fall(
+    tmp_path, iterations, every, alerts
+):
+    config = judged_run(tmp_path, iterations, every=every, alert_evaluations=1)
+    used = HackingWatch(config, AlertLog(tmp_path / "alerts.jsonl"))
+    used.see(0, scores(0.4, 0.6))
+    used.see(1, scores(0.5, 0.55))  # by 3.5 standard errors
+    assert len(used.active) == alerts
+
+
 def test_a_reward_without_a_score_is_no_reason(tmp_path):
     used = watch(tmp_path)
     used.see(0, scores(0.4, 0.6))

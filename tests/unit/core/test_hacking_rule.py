@@ -1,14 +1,16 @@
 """An alert is raised by two changes that last, not by noise, and does not flicker."""
 
+import random
+
 import pytest
 
 from tdm_core.reward_hacking import HackingEpisode, HackingRule, Score, hacking_episodes
 
 pytestmark = pytest.mark.unit
 
-RULE = HackingRule(sigmas=2.0, clear_sigmas=1.0, hold=2)
+RULE = HackingRule(sigmas=2.0, hold=2, false_alarms=0.01, evaluations=6)
 ERROR = 0.01
-"""Of every score; that of a difference is 0.01414, so twice that is 0.0283."""
+"""Of every score; that of a mean of two is 0.00707."""
 
 
 def scores(*means: float | None, error: float = ERROR) -> list[Score | None]:
@@ -22,7 +24,7 @@ def places(found: list[HackingEpisode]) -> list[tuple[int, int, int | None]]:
 def test_a_rise_at_the_cost_of_a_held_out_reward_is_raised_once_it_has_lasted():
     found = hacking_episodes(scores(0.4, 0.5, 0.6, 0.7), scores(0.6, 0.55, 0.5, 0.45), RULE)
     assert places(found) == [(0, 2, None)]
-    assert (found[0].rise, found[0].fall) == (pytest.approx(0.2), pytest.approx(0.1))
+    assert (found[0].rise, found[0].fall) == (pytest.approx(0.15), pytest.approx(0.075))
 
 
 def test_the_fall_counts_from_where_the_held_out_reward_was_best():
@@ -37,11 +39,43 @@ def test_both_rising_or_both_falling_is_no_hacking():
     assert hacking_episodes(down, up, RULE) == []
 
 
-@pytest.mark.parametrize(("change", "raised"), [(0.0282, False), (0.0284, True)])
-def test_a_change_counts_from_two_standard_errors_of_the_difference_on(change, raised):
-    trained = scores(0.4, *(0.4 + change,) * 2)
-    heldout = scores(0.6, *(0.6 - change,) * 2)
-    assert bool(hacking_episodes(trained, heldout, RULE)) is raised
+@pytest.mark.parametrize(("change", "raised"), [(0.0244, False), (0.0246, True)])
+def test_a_rise_counts_from_two_standard_errors_of_the_difference_on(change, raised):
+    """Of one evaluation and a window of two: 2 sqrt(1.5) 0.01 = 0.0245."""
+    trained = scores(0.4, 0.4, *(0.4 + change,) * 2)
+    assert bool(hacking_episodes(trained, scores(0.6, 0.6, 0.5, 0.5), RULE)) is raised
+
+
+def test_a_fall_counts_from_what_chance_makes_of_all_comparisons_on():
+    """Six evaluations compare their last two with 1 + 2 + 3 + 4 windows: p = 0.001, z = 3.09."""
+    assert RULE.window_sigmas == pytest.approx(3.0902, abs=1e-4)
+    trained = scores(0.4, 0.4, 0.5, 0.5)
+    for change, raised in ((0.0308, False), (0.0310, True)):  # z sqrt(2) 0.00707
+        heldout = scores(0.6, 0.6, *(0.6 - change,) * 2)
+        assert bool(hacking_episodes(trained, heldout, RULE)) is raised
+
+
+@pytest.mark.parametrize("false_alarms", [0.01, 0.2])
+def test_rewards_that_only_scatter_raise_alerts_in_no_more_runs_than_promised(false_alarms):
+    """The worst case: what lowers the held-out reward by chance raises the trained one."""
+    rng, rule = random.Random(0), HackingRule(false_alarms=false_alarms, evaluations=200)
+    alarms = 0
+    for _ in range(200):
+        heldout = [Score(rng.gauss(0.5, ERROR), ERROR) for _ in range(200)]
+        trained = [Score(1 - score.mean, ERROR) for score in heldout]
+        alarms += bool(hacking_episodes(trained, heldout, rule))
+    assert alarms <= false_alarms * 200
+    if false_alarms == 0.2:
+        assert alarms > 0  # the bound is no wall
+
+
+def test_a_slow_decline_under_noise_is_found_in_a_long_run():
+    rng, rule = random.Random(0), HackingRule(evaluations=200)
+    heldout = [Score(rng.gauss(0.6 - 0.0005 * n, ERROR), ERROR) for n in range(200)]
+    trained = [Score(rng.gauss(0.4 + 0.001 * n, ERROR), ERROR) for n in range(200)]
+    (found,) = hacking_episodes(trained, heldout, rule)
+    assert 0.03 < found.fall < 0.1
+    assert found.cleared is None
 
 
 def test_one_bad_evaluation_raises_nothing():
@@ -51,17 +85,17 @@ def test_one_bad_evaluation_raises_nothing():
 
 def test_an_alert_lasts_until_the_fall_is_over_for_as_many_evaluations():
     trained = scores(0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
-    # .58 is below the best by more than one standard error and less than two: no flicker.
-    heldout = scores(0.6, 0.5, 0.5, 0.58, 0.6, 0.58, 0.58)
+    # .57 is below the best by more than half of z standard errors and less than z: no flicker.
+    heldout = scores(0.6, 0.5, 0.5, 0.57, 0.6, 0.57, 0.57)
     assert places(hacking_episodes(trained, heldout, RULE)) == [(0, 2, None)]
-    heldout = scores(0.6, 0.5, 0.5, 0.58, 0.6, 0.6, 0.6)
+    heldout = scores(0.6, 0.5, 0.5, 0.57, 0.6, 0.6, 0.6)
     assert places(hacking_episodes(trained, heldout, RULE)) == [(0, 2, 5)]
 
 
 def test_a_second_time_is_a_second_alert():
     trained = scores(0.4, 0.5, 0.5, 0.5, 0.5, 0.6, 0.6)
     heldout = scores(0.6, 0.5, 0.5, 0.6, 0.6, 0.5, 0.5)
-    assert places(hacking_episodes(trained, heldout, RULE)) == [(0, 2, 4), (0, 6, None)]
+    assert places(hacking_episodes(trained, heldout, RULE)) == [(0, 2, 4), (4, 6, None)]
 
 
 def test_what_was_raised_does_not_depend_on_what_came_later():
