@@ -1,16 +1,17 @@
-"""Exports' background task: makes the files of pending exports, one after the other."""
+"""Exports' background task: makes the files of pending exports, one after the other. Who holds the
+export's row gives the file its name: of several processes that have made it, the first.
+"""
 
 import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.labels.exports import write_export
+from services.labels.exports import Draft, forget_drafts, write_export
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
 from services.labels.store.tables import Export
@@ -33,28 +34,42 @@ class Exporter:
         export = await self.database.read(_oldest_pending)
         if export is None:
             return False
-        manifest, error = await self._make(export)
+        draft, error = await self._make(export)
 
         def finish(session: Session) -> None:
-            row = session.get_one(Export, export.id)
-            row.state = "done" if error is None else "failed"
-            row.manifest, row.error, row.finished_at = manifest, error, self.clock()
+            row = session.get_one(Export, export.id, with_for_update=True)
+            if row.state != "pending":
+                return
+            row.state, row.error, row.finished_at = "failed", error, self.clock()
+            try:
+                if draft is not None and draft.publish():
+                    row.state, row.manifest = "done", draft.manifest
+                elif draft is not None:
+                    row.state, row.finished_at = "pending", None
+            except OSError as fault:
+                row.error = _unwritten(export, fault)
 
         await self.database.write(finish)
+        # One that is still being written elsewhere comes too late as well.
+        forget_drafts(self.folder / export.id)
         return True
 
-    async def _make(self, export: Export) -> tuple[dict[str, Any] | None, str | None]:
+    async def _make(self, export: Export) -> tuple[Draft | None, str | None]:
         now, folder = self.clock(), self.folder / export.id
         try:
             return await self.database.read(lambda s: write_export(s, export, folder, now)), None
         except OSError as error:
-            _log.error("export %s failed: %s", export.id, error)
-            return None, f"the file could not be written: {error.strerror}"
+            return None, _unwritten(export, error)
         except StoreUnavailable:
             raise
         except Exception:  # one that cannot be made must not keep back those behind it
             _log.exception("export %s failed", export.id)
             return None, "a fault of the service; its log has the reason"
+
+
+def _unwritten(export: Export, error: OSError) -> str:
+    _log.error("export %s failed: %s", export.id, error)
+    return f"the file could not be written: {error.strerror}"
 
 
 async def make_exports(app: FastAPI) -> None:

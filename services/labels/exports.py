@@ -1,14 +1,18 @@
 """Exports: labels as a file, with a manifest that says what is in it.
 
     DATA/exports/<id>/labels.jsonl (or .csv), manifest.json
-A file appears whole, under its name, or not at all. People are named by pseudonyms that stay the
-same over exports. A change to the columns is a new `SCHEMA_VERSION`.
+A file is written under a name of its own, `<name>.<random>.part`, and appears whole, in one step,
+or not at all: of several processes that make the same export at once, one is believed. People are
+named by pseudonyms that stay the same over exports. A change to the columns is a new
+`SCHEMA_VERSION`.
 """
 
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from services.csv_cells import csv_line
 from services.labels.store.tables import Export, Group, GroupImage, Label
+from services.run_store.files import write_whole
 
 SCHEMA_VERSION = 1
 FORMATS = ("jsonl", "csv")
@@ -56,12 +61,33 @@ def pseudonym(annotator_id: str) -> str:
     return "p_" + hashlib.sha256(f"tdmr1-export:{annotator_id}".encode()).hexdigest()[:20]
 
 
-def write_export(session: Session, export: Export, folder: Path, now: datetime) -> dict[str, Any]:
-    """Write the export's files into `folder`; its manifest. All rows are of one snapshot."""
+@dataclass(frozen=True)
+class Draft:
+    """An export that is written and that nobody sees yet."""
+
+    part: Path
+    manifest: dict[str, Any]
+
+    def publish(self) -> bool:
+        """Give the file its name, beside its manifest. Again it does no harm; False where another
+        process has put its own there meanwhile, which then has to be made once more."""
+        path = self.part.with_name(self.manifest["file"])
+        if self.part.exists():
+            self.part.replace(path)
+        elif not path.exists() or _digest(path) != self.manifest["sha256"]:
+            return False
+        text = json.dumps(self.manifest, indent=1).encode()
+        write_whole(path.with_name("manifest.json"), text, durable=True)
+        return True
+
+
+def write_export(session: Session, export: Export, folder: Path, now: datetime) -> Draft:
+    """Write the export into `folder`, under a name of its own. All rows are of one snapshot."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"labels.{export.format}"
+    part = folder / f"{name}.{secrets.token_hex(8)}.part"
     lines = _lines(_rows(session, export.filters), export.format)
-    num_lines, num_bytes, sha256 = _write_whole(folder / name, lines)
+    num_lines, num_bytes, sha256 = _write(part, lines)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "export_id": export.id,
@@ -74,9 +100,13 @@ def write_export(session: Session, export: Export, folder: Path, now: datetime) 
         "sha256": sha256,
         "made_at": now.isoformat(),
     }
-    text = json.dumps(manifest, indent=1).encode()
-    _write_whole(folder / "manifest.json", iter([text]))
-    return manifest
+    return Draft(part, manifest)
+
+
+def forget_drafts(folder: Path) -> None:
+    """Delete what was written and never published, by whatever process."""
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _query(filters: Mapping[str, Any]) -> Any:
@@ -134,11 +164,15 @@ def _lines(rows: Iterator[dict[str, Any]], format: str) -> Iterator[bytes]:
         yield csv_line(row.values())
 
 
-def _write_whole(path: Path, pieces: Iterator[bytes]) -> tuple[int, int, str]:
-    """Write and flush under another name, then rename; pieces, bytes and SHA-256."""
-    part = path.with_suffix(path.suffix + ".part")
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, pieces: Iterator[bytes]) -> tuple[int, int, str]:
+    """Write to the disk; pieces, bytes and SHA-256."""
     num_pieces, num_bytes, digest = 0, 0, hashlib.sha256()
-    with part.open("wb") as file:
+    with path.open("xb") as file:
         for piece in pieces:
             file.write(piece)
             digest.update(piece)
@@ -146,5 +180,4 @@ def _write_whole(path: Path, pieces: Iterator[bytes]) -> tuple[int, int, str]:
             num_bytes += len(piece)
         file.flush()
         os.fsync(file.fileno())
-    part.rename(path)
     return num_pieces, num_bytes, digest.hexdigest()

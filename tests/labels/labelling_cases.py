@@ -37,8 +37,9 @@ class World:
 
     def __init__(self, session: Session, settings: Settings = PLAIN) -> None:
         self.session, self.settings, self.now = session, settings, START
-        session.add(Question(id="like", text="Do you like it?", created_at=START))
-        session.flush()
+        if session.get(Question, "like") is None:
+            session.add(Question(id="like", text="Do you like it?", created_at=START))
+            session.flush()
 
     def wait(self, seconds: float) -> None:
         """Move the clock."""
