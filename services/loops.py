@@ -14,47 +14,53 @@ anything. What a loop waits for is a count of the buffer or a free slot; `Change
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from services.run_control import RunControl
 from services.runtime.batches import Lost
 from services.runtime.handles import Reference
-
-if TYPE_CHECKING:
-    from services.controller import Controller, Generated
+from services.stages import Generated, Stages
 
 
 @dataclass
 class _Group:
     """One group on its way through the rewards."""
 
-    made: "Generated"
+    made: Generated
     policy_version: int
     records: list[Reference] = field(default_factory=list)
 
 
 class Loops:
-    """The loops over one controller's workers."""
+    """The loops over one run's workers."""
 
-    def __init__(self, controller: "Controller") -> None:
-        self.run = controller
-        config = controller.config
-        self.num_groups = config.algorithm.num_groups
+    def __init__(
+        self,
+        stages: Stages,
+        control: RunControl,
+        goes_on: Callable[[], Awaitable[bool]],
+        finish_iteration: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`goes_on` and `finish_iteration` come before and after each of the generator's steps."""
+        self.stages, self.control = stages, control
+        self.goes_on, self.finish_iteration = goes_on, finish_iteration
+        self.num_groups = stages.algorithm.num_groups
         self.num_generating = 0
         self.training = False
         self.surrogate_waits = False
         self.judging: set[asyncio.Task[None]] = set()
         self.to_offer: dict[str, asyncio.Queue[_Group]] = {
-            name: asyncio.Queue() for name in controller.people
+            name: asyncio.Queue() for name in stages.people
         }
         self._surrogate_weights: Reference | None = None
         self._publishing: asyncio.Task[Any] | None = None
 
     def all_but_generator(self) -> Iterator[Coroutine[Any, Any, None]]:
         """The loops that run beside the generator's and the reward pools': one a rollout worker."""
-        yield from (self.rollout_loop() for _ in self.run.rollout.handles)
-        for name in self.run.people:
+        yield from (self.rollout_loop() for _ in self.stages.rollout.handles)
+        for name in self.stages.people:
             yield self.offer_loop(name)
             yield self.hear_loop(name)
         yield self.surrogate_loop()
@@ -65,23 +71,23 @@ class Loops:
         Consumes prompts. Produces groups in the buffer, and images for the reward pools. Waits for
         a free slot. Unblocked by the generator's draws, and by groups growing too old for it.
         """
-        run, size = self.run, self.run.config.cluster.rollout_groups
+        stages, size = self.stages, self.stages.config.cluster.rollout_groups
         while True:
             await self._until(lambda: self._free_slots() >= 1, "a free rollout slot")
             count = int(min(size, self._free_slots()))
             if count < 1:
                 continue  # another worker's loop was quicker to take the slot
-            requests = run.prompts.take(count)
+            requests = stages.prompts.take(count)
             self.num_generating += count
             try:
-                groups, version = await run.generate(requests)
+                groups, version = await stages.generate(requests)
             finally:
                 self.num_generating -= count
             for each in groups:
-                task = run.spawn(self._judge(_Group(each, version)))
+                task = stages.spawn(self._judge(_Group(each, version)))
                 self.judging.add(task)
                 task.add_done_callback(self.judging.discard)
-            run.changes.tell()
+            stages.changes.tell()
 
     async def _judge(self, group: _Group) -> None:
         """Have a group judged by every reward, and store and offer it once all have spoken.
@@ -90,19 +96,19 @@ class Loops:
         surrogate among others; then it has no value from that reward and those of the others. If
         all of them let go, and there are no people to ask, nobody can use it.
         """
-        run = self.run
+        stages = self.stages
 
         def wanted() -> bool:
-            age = run.policy_version - group.policy_version
-            return age <= run.algorithm.replay.max_staleness_surrogate
+            age = stages.policy_version - group.policy_version
+            return age <= stages.algorithm.replay.max_staleness_surrogate
 
-        judged = [run.judge(name, group.made.images, wanted) for name in run.rewards]
-        answers = dict(zip(run.rewards, await asyncio.gather(*judged), strict=True))
+        judged = [stages.judge(name, group.made.images, wanted) for name in stages.rewards]
+        answers = dict(zip(stages.rewards, await asyncio.gather(*judged), strict=True))
         let_go = [isinstance(each, Lost) and each.state == "expired" for each in answers.values()]
-        if all(let_go) and not run.people:
+        if all(let_go) and not stages.people:
             return
         group.records = [
-            await run.attach_lost(name, group.made.group_id, each)
+            await stages.attach_lost(name, group.made.group_id, each)
             if isinstance(each, Lost)
             else each
             for name, each in answers.items()
@@ -117,8 +123,8 @@ class Loops:
         """
         while True:
             images = self.to_offer[name].get()
-            group = await self.run.patience.wait(images, f"images for {name}", True)
-            await self.run.offer(name, group.made.images, group.records)
+            group = await self.stages.patience.wait(images, f"images for {name}", True)
+            await self.stages.offer(name, group.made.images, group.records)
 
     async def hear_loop(self, name: str) -> None:
         """Ask about the best candidates, and fetch what people have said by now.
@@ -127,19 +133,19 @@ class Loops:
         reward records in the buffer, later revisions too. Waits a while between looks. Unblocked by
         the clock: people come and go.
         """
-        reward = next(reward for reward in self.run.config.rewards if reward.name == name)
+        reward = next(reward for reward in self.stages.config.rewards if reward.name == name)
         assert reward.human is not None
         looked = time.perf_counter()
         while True:
             await asyncio.sleep(reward.human.poll_s)
             since, looked = looked, time.perf_counter()
             if self._lacks_people():
-                self.run.telemetry.add("seconds/human_wait", looked - since)
-            await self.run.hear(name)
+                self.stages.telemetry.add("seconds/human_wait", looked - since)
+            await self.stages.hear(name)
 
     def _lacks_people(self) -> bool:
         """Whether the surrogate waits for a batch that only people's answers would fill."""
-        counts = self.run.counts
+        counts = self.stages.counts
         whole = counts.get("rewarded", 0) + counts.get("pending", 0)
         return self.surrogate_waits and not self._has("rewarded") and whole >= self.num_groups
 
@@ -149,11 +155,11 @@ class Loops:
         The oldest of too many offers is let go, as the buffer has let go of it too.
         """
         for name, queue in self.to_offer.items():
-            if queue.qsize() >= self.run.algorithm.replay.capacity_groups:
+            if queue.qsize() >= self.stages.algorithm.replay.capacity_groups:
                 queue.get_nowait()
-                self.run.telemetry.add(f"reward/{name}/expired/overflow", 1)
+                self.stages.telemetry.add(f"reward/{name}/expired/overflow", 1)
             queue.put_nowait(group)
-        await self.run.record(group.made, group.records)
+        await self.stages.record(group.made, group.records)
 
     async def surrogate_loop(self) -> None:
         """Learn the reward from groups whose rewards have arrived.
@@ -162,16 +168,16 @@ class Loops:
         generator takes when it comes by. Waits for num_groups of them, for as long as it takes.
         Unblocked by the reward pools, and by people's answers.
         """
-        run = self.run
+        stages = self.stages
         while True:
             self.surrogate_waits = True
             await self._until(lambda: self._ready("rewarded"), "rewarded groups")
             self.surrogate_waits = False
-            rewarded = run.replay.draw_rewarded.remote(run.policy_version)
-            metrics = await run.learned("surrogate", run.surrogate.update.remote(rewarded))
+            rewarded = stages.replay.draw_rewarded.remote(stages.policy_version)
+            metrics = await stages.learned("surrogate", stages.surrogate.update.remote(rewarded))
             if "skipped" not in metrics:
-                self._surrogate_weights = run.surrogate.publish_weights.remote()
-            run.see(await run.replay.counts.remote(run.policy_version))
+                self._surrogate_weights = stages.surrogate.publish_weights.remote()
+            stages.see(await stages.replay.counts.remote(stages.policy_version))
 
     async def generator_loop(self) -> None:
         """Follow the generator with the fake score, and improve it with the surrogate there is.
@@ -179,64 +185,64 @@ class Loops:
         Consumes fresh groups, rewarded or not. Produces generator weights. Waits for num_groups of
         them, never for a reward. Unblocked by the rollout loop. Ends when the run does.
         """
-        run = self.run
-        while await run.goes_on():
+        stages = self.stages
+        while await self.goes_on():
             await self._fresh_or_attention()
-            if run.control.wants_attention:
+            if self.control.wants_attention:
                 continue
             self.training = True
-            fresh = run.replay.draw_fresh.remote(run.policy_version)
-            if run.algorithm.update_order == "jacobi":
-                await run.learned(
-                    "fake_score", run.generator.update_fake_score.remote(fresh, False)
+            fresh = stages.replay.draw_fresh.remote(stages.policy_version)
+            if stages.algorithm.update_order == "jacobi":
+                await stages.learned(
+                    "fake_score", stages.generator.update_fake_score.remote(fresh, False)
                 )
-                metrics = await run.learned(
-                    "generator", run.generator.update_generator.remote(fresh)
+                metrics = await stages.learned(
+                    "generator", stages.generator.update_generator.remote(fresh)
                 )
-                await run.learned("fake_score", run.generator.step_fake_score.remote())
+                await stages.learned("fake_score", stages.generator.step_fake_score.remote())
                 await self._take_surrogate()
             else:
-                await run.learned("fake_score", run.generator.update_fake_score.remote(fresh))
+                await stages.learned("fake_score", stages.generator.update_fake_score.remote(fresh))
                 await self._take_surrogate()
-                metrics = await run.learned(
-                    "generator", run.generator.update_generator.remote(fresh)
+                metrics = await stages.learned(
+                    "generator", stages.generator.update_generator.remote(fresh)
                 )
             if "skipped" not in metrics:
                 await self._publish()
-                await run.finish_iteration()
+                await self.finish_iteration()
 
     async def _fresh_or_attention(self) -> None:
         """Wait until a batch is there, or the gate between iterations has something to do."""
-        run, self.training = self.run, False
+        stages, self.training = self.stages, False
         start = time.perf_counter()
-        run.see(await run.replay.counts.remote(run.policy_version))
-        ready = run.changes.until(lambda: self._has("fresh") or run.control.wants_attention)
-        await run.patience.wait(ready, "fresh groups")
-        run.telemetry.add("seconds/wait", time.perf_counter() - start)
+        stages.see(await stages.replay.counts.remote(stages.policy_version))
+        ready = stages.changes.until(lambda: self._has("fresh") or self.control.wants_attention)
+        await stages.patience.wait(ready, "fresh groups")
+        stages.telemetry.add("seconds/wait", time.perf_counter() - start)
 
     async def _take_surrogate(self) -> None:
         """Load the newest surrogate, if there is one that the generator has not seen."""
         weights, self._surrogate_weights = self._surrogate_weights, None
         if weights is not None:
-            await self.run.generator.load_surrogate.remote(weights)
+            await self.stages.generator.load_surrogate.remote(weights)
 
     async def _publish(self) -> None:
         """Publish without waiting for rollouts under way; at most one version is on its way."""
-        with self.run.telemetry.phase("publish"):
+        with self.stages.telemetry.phase("publish"):
             if self._publishing is not None:
                 await self._publishing
-            self._publishing = self.run.publish_beside()
+            self._publishing = self.stages.publish_beside()
 
     def _has(self, kind: str) -> bool:
-        return self.run.counts.get(kind, 0) >= self.num_groups
+        return self.stages.counts.get(kind, 0) >= self.num_groups
 
     def _ready(self, kind: str) -> bool:
-        return self._has(kind) and not self.run.control.paused
+        return self._has(kind) and not self.control.paused
 
     def _free_slots(self) -> float:
-        if self.run.control.paused:
+        if self.control.paused:
             return 0
-        return self._slots() - self.num_generating - self.run.counts.get("fresh", 0)
+        return self._slots() - self.num_generating - self.stages.counts.get("fresh", 0)
 
     def _slots(self) -> int:
         """Groups that may be generating or waiting for the generator at once.
@@ -245,10 +251,10 @@ class Loops:
         n // num_groups draws after the next one. That one comes at this version or, while the
         generator trains, at the version after it. More groups would be too old when drawn.
         """
-        config = self.run.config
+        config = self.stages.config
         draws = config.algorithm.replay.max_staleness_generator + (not self.training)
         return min(config.cluster.max_groups_in_flight, self.num_groups * draws)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait without a deadline: these loops serve the generator's, which has one."""
-        await self.run.patience.wait(self.run.changes.until(condition), what, endless=True)
+        await self.stages.patience.wait(self.stages.changes.until(condition), what, endless=True)
