@@ -6,8 +6,11 @@ VENV ?= .venv
 #   make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 EXTRAS ?= dev,ocr
+# Processes that share the tests, a file each at a time: a file's tests share one Ray or one server.
+TEST_JOBS ?= 2
 STAMP := $(VENV)/.installed
 RUN := PYTHONPATH=. $(VENV)/bin/python
+SHARED := --numprocesses $(TEST_JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test-unit test test-long fmt lint types contracts golden openapi bench check clean
@@ -29,10 +32,10 @@ demo: install  ## TDM-R1 on the bundled tiny world: minutes on 2 CPU cores
 	$(VENV)/bin/tdm-r1 demo
 
 test-unit: install  ## pure code, under a minute
-	$(RUN) -m pytest -m unit
+	$(RUN) -m pytest -m unit $(SHARED)
 
 test: install  ## and Ray clusters, DeepSpeed engines, processes: under 12 minutes
-	$(RUN) -m pytest -m "not long"
+	$(RUN) -m pytest -m "not long" $(SHARED)
 
 test-long: install  ## proofs that take minutes to hours; results belong in docs/results.md
 	$(RUN) -m pytest -m long --timeout 14400 -rA
