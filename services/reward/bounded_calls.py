@@ -157,7 +157,7 @@ async def read_reply(response: httpx.Response, max_bytes: int) -> Reply:
 
 def retry_after_s(header: str, now: datetime | None = None) -> float | None:
     """Seconds that a Retry-After header asks for, as a number or a date; None if it is neither."""
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         return float(header)
     try:
         date = email.utils.parsedate_to_datetime(header)

@@ -9,7 +9,7 @@ rubric   the weighted mean of several such answers
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -21,6 +21,8 @@ from services.reward.contract import Answer, RewardInput, Verdict
 from services.reward.judge_questions import AnswerCache, Criterion, image_digest, read_questions
 from services.reward.option_checks import api_key, check_seconds, check_whole
 
+Key = tuple[str, str, str, str]
+
 
 @dataclass(frozen=True)
 class _Round:
@@ -29,6 +31,8 @@ class _Round:
     http: httpx.AsyncClient
     slots: asyncio.Semaphore
     deadline: float
+    asked: dict[Key, asyncio.Task[Verdict]] = field(default_factory=dict)
+    """Equal images of one batch are one request."""
 
 
 class VlmJudge:
@@ -97,6 +101,13 @@ class VlmJudge:
         known = self._cache.get(key)
         if known is not None:
             return known
+        if key not in shared.asked:
+            shared.asked[key] = asyncio.create_task(self._ask(shared, item, criterion, key))
+        return await shared.asked[key]
+
+    async def _ask(
+        self, shared: _Round, item: RewardInput, criterion: Criterion, key: Key
+    ) -> Verdict:
         try:
             async with shared.slots:
                 body = self._body(item, criterion)

@@ -253,6 +253,15 @@ def test_an_image_is_judged_once_and_remembered_for_its_prompt(judge):
     assert len(judge.requests) == 4
 
 
+def test_equal_images_of_one_batch_are_one_request(judge):
+    judge.script = [slow]
+    images = torch.zeros(4, 1, 3, 8, 8, dtype=torch.uint8)
+    images[3] = 9
+    records = worker(judge.server_port).evaluate([ImageGroup(0, Prompt("p:1", "a dog"), 0, images)])
+    assert {record.state for record in records} == {"ready"}
+    assert len(judge.requests) == 2
+
+
 def test_a_failure_is_not_remembered_and_the_cache_is_bounded(judge):
     judge.script = [broken, fine]
     used = worker(judge.server_port, retries=0, cache_size=1, max_concurrency=1)

@@ -2,13 +2,16 @@
 
 import re
 import shlex
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from services.cli import app
-from services.config import load_config
+from services.config import HumanOptions, RewardConfig, load_config
+from services.reward.load import BUILT_IN
 
 pytestmark = pytest.mark.unit
 
@@ -118,6 +121,27 @@ def test_every_config_key_in_operations_is_one():
         for name in key.rstrip(".").split("."):
             assert hasattr(here, name), key
             here = getattr(here, name)
+
+
+def options_of(kind: str) -> set[str]:
+    if kind == "human":
+        return set(HumanOptions.model_fields)
+    built_in = BUILT_IN[kind]
+    reward_class = getattr(import_module(built_in.module), built_in.class_name)
+    return set(signature(reward_class).parameters)
+
+
+@pytest.mark.parametrize("kind", [*BUILT_IN, "human"])
+def test_every_option_of_a_reward_stands_in_its_section(kind):
+    text = (ROOT / "docs/rewards.md").read_text()
+    sections = re.findall(r"^### ([^\n]*)\n(.*?)(?=^##)", text, re.M | re.S)
+    (about,) = [body for title, body in sections if f"`{kind}`" in title]
+    assert {name for name in options_of(kind) if f"`{name}`" not in about} == set()
+
+
+def test_every_setting_of_a_reward_stands_in_its_document():
+    text = (ROOT / "docs/rewards.md").read_text()
+    assert {name for name in RewardConfig.model_fields if name not in text} == set()
 
 
 def test_decisions_are_numbered_and_short():

@@ -200,6 +200,7 @@ def test_the_image_is_sent_without_loss():
         ("0", 0.0),
         ("", None),
         ("soon", None),
+        ("\u00b2", None),
         ("nan", None),
         ("-5", None),
         ("Wed, 21 Oct 2026 07:28:30 GMT", 30.0),
