@@ -370,6 +370,16 @@ def dashboard(
     allowed_host: AllowedHosts = None,
     trusted_proxy: TrustedProxies = None,
     scrape_token: ScrapeToken = None,
+    labels_url: Annotated[
+        str | None,
+        typer.Option(
+            help="label service to show, where its database is not here: http://HOST:PORT"
+        ),
+    ] = None,
+    labels_key: Annotated[
+        str | None,
+        typer.Option(envvar="TDMR1_LABELS_KEY", help="key of role viewer or admin there"),
+    ] = None,
 ) -> None:
     """Serve the runs of a folder, finished or live; keys are those of the label service."""
     from services.commands.dashboard import dashboard as run
@@ -377,7 +387,8 @@ def dashboard(
 
     web = _web(host, allowed_host, trusted_proxy, scrape_token)
     keys = {"data_dir": data, "database_url": database_url}
-    run(*load(settings, keys, web | {"port": port, "runs": runs}))
+    own = {"port": port, "runs": runs, "labels_url": labels_url, "labels_key": labels_key}
+    run(*load(settings, keys, web | own))
 
 
 def _web(

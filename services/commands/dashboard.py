@@ -3,6 +3,14 @@ that nothing it does delays a label."""
 
 from services.commands.listening import check_bind, listen
 from services.dashboard.app import create_app
+from services.dashboard.label_source import (
+    TIMEOUT_S,
+    LabelDatabase,
+    LabelService,
+    LabelSource,
+    SharedSource,
+)
+from services.label_client.client import LabelClient
 from services.labels.authentication import Directory
 from services.labels.settings import Settings as LabelSettings
 from services.labels.store.database import Database
@@ -25,10 +33,19 @@ def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
         check_bind(database, settings.host, label_settings.data_dir)
         log_to_stderr()
         limiter = RateLimiter(dict(label_settings.rates), utc_now)
-        app = create_app(settings, Directory(database, utc_now, limiter))
+        labels = SharedSource(label_source(settings, database))
+        app = create_app(settings, Directory(database, utc_now, limiter), labels)
         what = "runs at {address}/"
         if settings.host in LOOPBACK:
             what += f"login#invite={app.state.sessions.invite()} (opens one browser, once)"
         listen(app, settings.host, settings.port, settings.trusted_proxies, what)
     finally:
         database.close()
+
+
+def label_source(settings: Settings, database: Database) -> LabelSource:
+    """The label service that the settings name; without one, what is in its database here."""
+    if settings.labels_url is None or settings.labels_key is None:
+        return LabelDatabase(database, utc_now)
+    client = LabelClient(settings.labels_url, settings.labels_key, timeout_s=TIMEOUT_S, retries=0)
+    return LabelService(settings.labels_url, client)

@@ -11,12 +11,14 @@ from nicegui import ui
 from services.dashboard import sign_in
 from services.dashboard.frame import PAGES, Draw, Shell, register_page, show
 from services.dashboard.gate import SOCKET, Gate
+from services.dashboard.label_source import LabelSource
 from services.dashboard.pages import (
     alerts,
     checkpoints,
     control,
     gallery,
     group,
+    labels,
     overview,
     rewards,
     runs,
@@ -39,6 +41,7 @@ DRAWS: dict[str, Draw] = {
     "": overview.draw,
     "rewards": rewards.draw,
     "gallery": gallery.draw,
+    "labels": labels.draw,
     "training": training.draw,
     "throughput": throughput.draw,
     "workers": workers.draw,
@@ -49,7 +52,9 @@ DRAWS: dict[str, Draw] = {
 }
 
 
-def create_app(found: Settings, keys: KeyRing, clock: Clock = utc_now) -> FastAPI:
+def create_app(
+    found: Settings, keys: KeyRing, label_source: LabelSource, clock: Clock = utc_now
+) -> FastAPI:
     """The app; `state.sessions` makes the link that opens it once."""
     sessions = Sessions(keys, clock)
     inside = ((Gate, {"sessions": sessions, "allowed_origins": found.allowed_origins}),)
@@ -59,7 +64,7 @@ def create_app(found: Settings, keys: KeyRing, clock: Clock = utc_now) -> FastAP
     app.include_router(sign_in.router, prefix=runs_api.API)
     app.include_router(sign_in.pages)
     _close_the_rest_of_the_api(app)
-    _register(Shell(app.state.library, sessions))
+    _register(Shell(app.state.library, sessions, label_source))
     ui.run_with(
         app,
         title="TDM-R1",
@@ -84,6 +89,7 @@ def _close_the_rest_of_the_api(app: FastAPI) -> None:
 
 def _register(shell: Shell) -> None:
     runs.register(shell)
+    labels.register(shell)
     for path, title in PAGES.items():
         register_page(shell, path, title, DRAWS[path])
 

@@ -1,6 +1,6 @@
 """Curves and bars as options of ECharts. Where a run was silent a curve has a gap."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,23 +69,29 @@ def lines(curves: Sequence[Curve], top: float | None = None) -> dict[str, Any] |
 
 def stacks(stack: Stack) -> dict[str, Any] | None:
     """Bars over stretches of iterations, one part on the other; None without one."""
-    if not stack.parts:
+    spans = [str(first) if first == last else f"{first}-{last}" for first, last in stack.spans]
+    return columns(spans, stack.parts)
+
+
+def columns(
+    places: Sequence[str], parts: Mapping[str, Sequence[float | None]]
+) -> dict[str, Any] | None:
+    """Bars at named places, one part on the other; None without one."""
+    if not parts:
         return None
     series = [
         {
             "name": name,
             "type": "bar",
             "stack": "all",
-            "data": means,
+            "data": list(values),
             "itemStyle": {"color": COLOURS[number % len(COLOURS)]},
             "barCategoryGap": "10%",
         }
-        for number, (name, means) in enumerate(stack.parts.items())
+        for number, (name, values) in enumerate(parts.items())
     ]
-    frame = _frame(list(stack.parts), "category", None)
-    frame["xAxis"]["data"] = [
-        str(first) if first == last else f"{first}-{last}" for first, last in stack.spans
-    ]
+    frame = _frame(list(parts), "category", None)
+    frame["xAxis"]["data"] = list(places)
     frame["yAxis"]["scale"] = False
     return frame | {"series": series}
 

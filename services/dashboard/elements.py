@@ -1,6 +1,6 @@
 """Elements of a page. Text goes out as text, whatever it contains; nothing here takes markup."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,16 @@ def tile(name: str, value: str, note: str = "", tone: str = "") -> None:
         tag("dd", value)
         if note:
             tag("dd", note, "note")
+
+
+def bars(parts: Iterable[tuple[str, float, str]]) -> None:
+    """Parts of a whole: name, share and what is said of it."""
+    with tag("dl", classes="bars"):
+        for name, share, text in parts:
+            tag("dt", name)
+            with tag("dd"):
+                tag("span", classes="bar-fill", style=f"width: {100 * share:.1f}%")
+                tag("span", text, "bar-text")
 
 
 def chip(text: str, tone: str) -> None:

@@ -11,6 +11,7 @@ from fastapi import Request
 from nicegui import ui
 
 from services.dashboard.elements import chip, link, tag
+from services.dashboard.label_source import LabelSource
 from services.dashboard.sessions import COOKIE, ROLES, Sessions
 from services.runs_api.library import Library, OpenRun
 from services.web.auth import Credentials, Principal
@@ -19,6 +20,7 @@ PAGES = {
     "": "Overview",
     "rewards": "Rewards",
     "gallery": "Gallery",
+    "labels": "Labels",
     "training": "Training",
     "throughput": "Throughput",
     "workers": "Workers",
@@ -58,6 +60,7 @@ class Shell:
 
     library: Library
     sessions: Sessions
+    labels: LabelSource
 
 
 @dataclass(frozen=True)

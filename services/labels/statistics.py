@@ -152,6 +152,11 @@ class Statistics:
     for_admins: ForAdmins | None
 
 
+def is_used(session: Session) -> bool:
+    """Whether there is anything to ask people, or whether the database holds keys alone."""
+    return session.scalar(select(Question.id).limit(1)) is not None
+
+
 def statistics(
     session: Session,
     now: datetime,

@@ -1,8 +1,9 @@
 """Settings of the run-side API and the dashboard: one checked tree."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.web.settings import WebSettings
 
@@ -23,3 +24,16 @@ class Settings(WebSettings):
     max_open_runs: int = Field(default=32, ge=1)
     """Runs whose numbers and images are kept; the longest unused is read anew when its pages are
     opened. What lists show is kept of all."""
+    labels_url: str | None = Field(default=None, pattern=r"^https?://[^/@\s]+/?$")
+    """The label service, where its database is not here: http://HOST:PORT."""
+    labels_key: str | None = Field(default=None, repr=False)
+    """Key of role viewer or admin there; names are told only with an admin's."""
+
+    @model_validator(mode="after")
+    def _has_the_key(self) -> Self:
+        if self.labels_url and not self.labels_key:
+            raise ValueError(
+                f"labels_url={self.labels_url} without labels_key; put a key of that label service "
+                "into the environment as TDMR1_LABELS_KEY, or into the settings file"
+            )
+        return self

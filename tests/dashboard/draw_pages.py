@@ -1,6 +1,8 @@
-"""Draws docs/pictures/dashboard_*.png: every page of the dashboard over a run of `tdm-r1 train`.
+"""Draws docs/pictures/dashboard_*.png: every page of the dashboard over a run of `tdm-r1 train`, or
+those that are named, over a run that people labelled with their label service's folder.
 
 python -m tests.dashboard.draw_pages RUNS RUN docs/pictures
+python -m tests.dashboard.draw_pages RUNS RUN docs/pictures LABELS labels
 """
 
 import re
@@ -31,12 +33,13 @@ PAGES = (
 MAX_HEIGHT = 1500
 
 
-def main(runs: Path, run: str, out: Path) -> None:
-    """Every picture into `out`."""
+def main(runs: Path, run: str, out: Path, labels: Path | None = None, *pages: str) -> None:
+    """Every picture into `out`, or those of `pages`."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        make_keys(Path(folder))
+        data = labels or Path(folder)
+        make_keys(data)
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        with serving(runs, Path(folder)) as dashboard:
+        with serving(runs, data) as dashboard:
             context = browser.new_context(**DESK)
             page = context.new_page()
             page.goto(f"{dashboard.url}/login#invite={dashboard.invite}")
@@ -45,11 +48,12 @@ def main(runs: Path, run: str, out: Path) -> None:
             dark = browser.new_context(**DESK, color_scheme="dark", storage_state=state)
             phone = browser.new_context(**PHONE, storage_state=state)
             address = f"{dashboard.url}/runs/{run}"
-            draw(context, dashboard.url, out / "dashboard_runs.png")
-            draw(context, address, out / "dashboard_overview.png")
-            draw(dark, address, out / "dashboard_dark.png")
-            draw(phone, f"{address}/gallery", out / "dashboard_phone.png")
-            for path in PAGES:
+            if not pages:
+                draw(context, dashboard.url, out / "dashboard_runs.png")
+                draw(context, address, out / "dashboard_overview.png")
+                draw(dark, address, out / "dashboard_dark.png")
+                draw(phone, f"{address}/gallery", out / "dashboard_phone.png")
+            for path in pages or PAGES:
                 name = path.partition("/")[0]
                 draw(context, f"{address}/{path.format(group=3)}", out / f"dashboard_{name}.png")
         browser.close()
@@ -72,4 +76,4 @@ def draw(context: BrowserContext, address: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(Path, sys.argv[3:5]), *sys.argv[5:])

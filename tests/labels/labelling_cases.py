@@ -33,7 +33,7 @@ PLAIN = Settings(data_dir=Path("unused"), gold_rate=0, overlap_rate=0)
 
 
 class World:
-    """One session over an empty database, and a clock that the test moves."""
+    """One session over a database, and a clock that the test moves."""
 
     def __init__(self, session: Session, settings: Settings = PLAIN) -> None:
         self.session, self.settings, self.now = session, settings, START

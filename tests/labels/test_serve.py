@@ -118,6 +118,17 @@ def test_one_file_is_for_both_services_and_what_one_has_alone_is_its_own(tmp_pat
     assert load(tmp_path / "both.yaml") == (labels, dashboard)
 
 
+def test_a_label_service_elsewhere_needs_a_key(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("dashboard:\n  labels_url: http://labels.example:8321\n")
+    with pytest.raises(ValueError, match=r"without labels_key.*TDMR1_LABELS_KEY"):
+        load(file)
+    _, dashboard = load(file, dashboard={"labels_key": "tdmr1_secret"})
+    assert "tdmr1_secret" not in repr(dashboard)
+    with pytest.raises(ValueError, match="labels_url"):
+        load(None, dashboard={"labels_url": "file:///etc/passwd", "labels_key": "k"})
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -28,3 +28,10 @@ def bearer(role: str, **headers: str) -> dict[str, str]:
     """Headers of a request; `Idempotency_Key="a"` adds Idempotency-Key."""
     extra = {name.replace("_", "-"): value for name, value in headers.items()}
     return {"Authorization": f"Bearer {role}", **extra}
+
+
+class NoLabels:
+    """No label service."""
+
+    def look(self, run_id: str | None, with_names: bool) -> None:
+        """Nobody is asked anything."""

@@ -14,7 +14,7 @@ from services.runs_api.library import Library
 from services.runs_api.metric_table import Series, Stack
 from services.web.auth import Credentials
 from tests.labels.people import SettableClock
-from tests.runs_api.people import Keys
+from tests.runs_api.people import Keys, NoLabels
 from tests.unit.test_run_curves import line, table_of
 
 pytestmark = pytest.mark.unit
@@ -251,7 +251,7 @@ def test_a_session_that_was_closed_is_of_no_use(sessions):
 def test_an_open_page_is_over_once_its_key_or_its_session_is(sessions, tmp_path):
     cookie, idle = (asyncio.run(sessions.open(role)) for role in ("viewer", "admin"))
     first, second = (
-        Visit(Shell(Library(tmp_path), sessions), ask(sessions, each), each, {})
+        Visit(Shell(Library(tmp_path), sessions, NoLabels()), ask(sessions, each), each, {})
         for each in (cookie, idle)
     )
     assert not asyncio.run(first.is_over())

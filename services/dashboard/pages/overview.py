@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.dashboard.charts import Curve, lines
-from services.dashboard.elements import chip, empty, link, tag, tile
+from services.dashboard.elements import bars, chip, empty, link, tag, tile
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.numbers import (
     curves,
@@ -132,12 +132,11 @@ def _waits(model: Model) -> None:
     if not total:
         empty("Nothing told yet.")
         return
-    with tag("dl", classes="bars"):
-        for name, seconds in sorted(model.phases.items(), key=lambda item: -item[1]):
-            tag("dt", name)
-            with tag("dd"):
-                tag("span", classes="bar-fill", style=f"width: {100 * seconds / total:.1f}%")
-                tag("span", f"{seconds:.1f} s ({seconds / total:.0%})", "bar-text")
+    longest_first = sorted(model.phases.items(), key=lambda item: -item[1])
+    bars(
+        (name, seconds / total, f"{seconds:.1f} s ({seconds / total:.0%})")
+        for name, seconds in longest_first
+    )
     tag(
         "p",
         f"Seconds over the newest {WINDOW} iterations. In an async run phases overlap; the longest "

@@ -1,0 +1,287 @@
+"""Labels: how fast they come, what waits for people, what they like, whether they agree; for admins
+also who they are."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from statistics import mean
+from typing import Any
+
+from fastapi import Request
+from nicegui import ui
+
+from services.dashboard.charts import columns
+from services.dashboard.elements import bars, chip, empty, link, table, tag, tile
+from services.dashboard.frame import Shell, Visit, ago, outline
+from services.dashboard.numbers import percent, short
+from services.dashboard.panels import Board, Options, Stamp, clock
+from services.labels.reward_queue import MAX_RECEIVES
+from services.labels.statistics import ANSWERS, Labeller, Minute, Statistics
+from services.runs_api.library import OpenRun
+from tdm_core.clustered_share import Share
+
+RECENT = 5
+"""Whole minutes that the present pace is of."""
+NOT_CONNECTED = (
+    "No label service is connected: the database that this dashboard has holds keys alone."
+)
+REMEDIES = (
+    "Where both shall run here: tdm-r1 serve --runs RUNS, and an admin makes a question.",
+    "Where its data lie in another folder of this machine: tdm-r1 dashboard --data FOLDER.",
+    "Where it runs elsewhere: tdm-r1 dashboard --labels-url http://HOST:PORT, with a key of role "
+    "viewer or admin in the environment as TDMR1_LABELS_KEY (or labels_url and labels_key in the "
+    "settings file).",
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the page shows."""
+
+    stamp: Stamp
+    found: Statistics | None
+    """None where no label service is connected."""
+
+
+def load(shell: Shell, run_id: str | None, with_names: bool) -> Model:
+    """Everything as it is now."""
+    found = shell.labels.look(run_id, with_names)
+    at = time.time() if found is None else found.at.timestamp()
+    return Model(Stamp(at), found)
+
+
+def pace(minutes: Sequence[Minute]) -> float | None:
+    """Labels a minute, lately; None where that cannot be told."""
+    recent = [minute.num_labels for minute in minutes[-RECENT:]]
+    return mean(recent) if recent else None
+
+
+async def draw(visit: Visit, run: OpenRun | None) -> None:
+    """Its panels, of a run or of all."""
+    with_names = visit.principal.role == "admin"
+    run_id = run.id if run else None
+    board = Board(lambda: load(visit.shell, run_id, with_names), lambda model: model.stamp)
+    if run is not None:
+        with tag("p", classes="quiet"):
+            link("All runs together", "/labels")
+
+    def panels() -> None:
+        panel = partial(_panel, board)
+        panel("State", _state, lambda found: (_counts(found), pace(found.minutes)), wide=True)
+        board.chart(
+            "Labels a minute",
+            lambda model: _minutes(model.found),
+            wide=True,
+            note="Gold is left out, and the minute that is not over.",
+        )
+        panel("Groups by state", _groups, lambda found: found.queue.groups)
+        panel("Agreement and gold", _quality, lambda found: (found.alpha, found.gold))
+        panel("What people like", _likes, lambda found: found.questions, wide=True)
+        panel("Who labels", _people, lambda found: found.for_admins, wide=True)
+        panel("Held now", _leases, lambda found: found.for_admins)
+        panel("Rewards on their way", _rewards, lambda found: (found.rewards, found.for_admins))
+
+    await board.start(panels)
+
+
+def register(shell: Shell) -> None:
+    """The page of all runs, at /labels."""
+
+    @ui.page("/labels", response_timeout=30)
+    async def page(request: Request) -> None:
+        visit = Visit.of(shell, request)
+        with outline(visit, None, "Labels of all runs"):
+            await draw(visit, None)
+
+
+def _panel(board: Board[Model], title: str, fill: Any, of: Any, wide: bool = False) -> None:
+    """A panel of what was found; the first one says where nothing can be."""
+
+    def show(model: Model) -> None:
+        if model.found is not None:
+            fill(model.found)
+        elif title == "State":
+            tag("p", NOT_CONNECTED)
+            for remedy in REMEDIES:
+                tag("p", remedy, "quiet")
+        else:
+            empty("No label service is connected.")
+
+    board.panel(title, show, wide, of=lambda model: model.found and of(model.found))
+
+
+def _counts(found: Statistics) -> tuple[Any, ...]:
+    return found.num_labels, found.num_active, found.queue, found.rewards, found.newest_at
+
+
+def _state(found: Statistics) -> None:
+    queue = found.queue
+    if found.run_id is not None and not any(queue.groups.values()):
+        tag("p", "No group of this run is at the label service: it has asked nobody.", "quiet")
+    with tag("dl", classes="tiles"):
+        tile("labels a minute", short(pace(found.minutes)), f"over {RECENT} minutes")
+        tile("labels", str(found.num_labels), _since("newest", found.newest_at, found.at))
+        tile("people at work", str(found.num_active), "in the last 15 minutes")
+        tile(
+            "open groups",
+            str(queue.groups["open"]),
+            _since("oldest", queue.oldest_open_at, found.at),
+        )
+        tile("answers wanted", str(queue.num_wanted), f"{queue.num_leases} groups are held")
+        waiting = found.rewards.depth + found.rewards.in_flight
+        oldest = _since("oldest", found.rewards.oldest_created_at, found.at)
+        tile("rewards not taken", str(waiting), oldest)
+        tile("dead letters", str(found.rewards.dead))
+
+
+def _since(what: str, then: datetime | None, now: datetime) -> str:
+    return "" if then is None else f"{what} {ago((now - then).total_seconds())}"
+
+
+def _minutes(found: Statistics | None) -> Options | None:
+    if found is None or not found.minutes:
+        return None
+    starts = [f"{minute.start:%H:%M}" for minute in found.minutes]
+    return columns(starts, {"labels": [minute.num_labels for minute in found.minutes]})
+
+
+def _groups(found: Statistics) -> None:
+    groups = found.queue.groups
+    total = sum(groups.values())
+    if not total:
+        empty("No group is or was here.")
+        return
+    bars([(state, num / total, f"{num} ({num / total:.0%})") for state, num in groups.items()])
+
+
+def _quality(found: Statistics) -> None:
+    gold = found.gold
+    with tag("dl", classes="tiles"):
+        images = f"over {found.num_shared_images} images of several people"
+        tile("alpha", short(found.alpha), images)
+        tile("right on gold", _share(gold.accuracy), _answers(gold.accuracy))
+        tile("gold groups", str(gold.num_groups), "that are asked")
+        tile("suspended", str(gold.num_suspended), "too often wrong on gold")
+        tile("shut out", str(gold.num_excluded), "by an admin")
+    tag(
+        "p",
+        "Krippendorff's alpha: 1 is agreement, 0 chance; unknown where no image has two judges. "
+        "Gold, and who is suspended or shut out, is of the whole service.",
+        "quiet",
+    )
+
+
+def _answers(share: Share | None) -> str:
+    if share is None:
+        return ""
+    return f"{_interval(share)}, {share.num:.0f} answers of {share.num_clusters} people"
+
+
+def _share(share: Share | None) -> str:
+    return percent(share and share.value)
+
+
+def _interval(share: Share | None) -> str:
+    return "-" if share is None else f"{share.low:.0%} to {share.high:.0%}"
+
+
+def _likes(found: Statistics) -> None:
+    if not found.questions:
+        empty("Nothing is asked.")
+        return
+    rows = [
+        [
+            each.question_id,
+            _share(each.like_rate),
+            _interval(each.like_rate),
+            str(each.num_likes),
+            str(each.num_dislikes),
+            str(each.num_unsure),
+            str(each.num_skips),
+            str(each.like_rate.num_clusters if each.like_rate else 0),
+        ]
+        for each in found.questions
+    ]
+    head = ("question", "like rate", "95%", "likes", "dislikes", "unsure", "skipped", "groups")
+    table(head, rows, "Like rate of each question")
+    tag(
+        "p",
+        f"Of the newest {ANSWERS} answers of people whose votes count. Votes on one group resemble "
+        "one another, and the interval knows it.",
+        "quiet",
+    )
+
+
+def _people(found: Statistics) -> None:
+    if found.for_admins is None:
+        empty("Only an admin's key sees who labels.")
+        return
+    if not found.for_admins.people:
+        empty("Nobody has labelled yet.")
+        return
+    head = ("name", "votes", "median time", "like rate", "right on gold", "state", "look at")
+    table(head, [_person(each) for each in found.for_admins.people], "Who labels")
+    tag(
+        "p",
+        f"Votes are likes and dislikes among the newest {ANSWERS}. A flag is a reason to look, "
+        "never a sentence.",
+        "quiet",
+    )
+
+
+def _person(person: Labeller) -> list[Any]:
+    habits = person.habits
+    state, tone = habits.state, "calm" if habits.state == "active" else "bad"
+    if habits.state == "active" and person.weight == 0:
+        state, tone = "suspended", "bad"
+    latency = habits.median_latency_ms
+    return [
+        person.name,
+        str(habits.num_votes),
+        "-" if latency is None else f"{latency / 1000:.1f} s",
+        percent(habits.like_rate),
+        f"{person.gold_right} of {person.gold_answered}" if person.gold_answered else "-",
+        lambda: chip(state, tone),
+        ", ".join(habits.flags) or "-",
+    ]
+
+
+def _leases(found: Statistics) -> None:
+    if found.for_admins is None:
+        empty(f"{found.queue.num_leases} groups are held. Only an admin's key sees by whom.")
+        return
+    if not found.for_admins.leases:
+        empty("Nobody holds a group.")
+        return
+    rows = [
+        [
+            each.group_id,
+            each.name,
+            str(each.num_unanswered),
+            clock(each.granted_at.timestamp()),
+            clock(each.expires_at.timestamp()),
+        ]
+        for each in found.for_admins.leases
+    ]
+    table(("group", "by", "left to answer", "since", "until"), rows, "Groups that are held")
+
+
+def _rewards(found: Statistics) -> None:
+    rewards = found.rewards
+    with tag("dl", classes="tiles"):
+        tile("waiting", str(rewards.depth))
+        tile("handed out", str(rewards.in_flight), "not acknowledged yet")
+        tile("dead", str(rewards.dead), f"handed out {MAX_RECEIVES} times in vain")
+    if not rewards.dead:
+        return
+    if found.for_admins is None:
+        tag("p", "Only an admin's key sees which are dead, and why.", "quiet")
+        return
+    rows = [
+        [each.group_id, each.reason, clock(each.created_at.timestamp())]
+        for each in found.for_admins.dead_letters
+    ]
+    table(("group", "reason", "since"), rows, "Dead letters")
+    tag("p", "POST /reward-queue/dead-letters:redrive puts them back into the queue.", "quiet")

@@ -1,0 +1,73 @@
+"""The Labels page in a real browser: what viewers see, what only admins do, what is not there."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.dashboard import labelled
+from tests.dashboard.test_pages import PHONE, serious, shown
+from tests.labels.test_page import XSS
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def labels(stage):
+    """The label service's folder, in which people have labelled groups of the finished run."""
+    data = stage.runs.parent / "labels"
+    labelled.label(data, stage.finished.id, XSS)
+    yield data
+    labelled.forget(data)
+
+
+def panel(page, title):
+    return page.locator(f"section[aria-label='{title}']")
+
+
+def test_without_a_label_service_the_page_says_what_helps(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/labels"), "Labels")
+    expect(panel(page, "State")).to_contain_text("No label service is connected")
+    expect(panel(page, "State")).to_contain_text("tdm-r1 serve --runs")
+    expect(panel(page, "Labels a minute")).to_contain_text("Nothing told yet")
+
+
+def test_an_admin_sees_who_labels_and_hostile_names_are_text(open_page, stage, labels):
+    page = shown(open_page(f"/runs/{stage.finished.id}/labels", "admin"), "Labels")
+    people = panel(page, "Who labels")
+    expect(people.locator("tr", has_text="Eve")).to_contain_text("suspended")
+    expect(people.locator("tr", has_text="Eve")).to_contain_text("2 of 12")
+    expect(people).to_contain_text(XSS[0])
+    expect(panel(page, "Held now").locator("tbody tr")).to_have_count(2)
+    expect(panel(page, "Rewards on their way")).to_contain_text(XSS[1])
+    assert page.evaluate("window.pwned") is None
+    assert page.locator(".content :is(iframe, script, svg[onload])").count() == 0
+    assert serious(page) == []
+
+
+def test_a_viewer_sees_how_it_goes_and_nobodys_name(open_page, stage, labels):
+    page = shown(open_page(f"/runs/{stage.finished.id}/labels", **PHONE), "Labels")
+    state = panel(page, "State")
+    expect(state).to_contain_text(re.compile(r"open groups\s*4"))
+    expect(state).to_contain_text(re.compile(r"dead letters\s*1"))
+    expect(panel(page, "Groups by state")).to_contain_text("20 (83%)")
+    expect(panel(page, "What people like")).to_contain_text(re.compile(r"\d+% to \d+%"))
+    expect(panel(page, "Agreement and gold")).to_contain_text(re.compile(r"suspended\s*1"))
+    chart = panel(page, "Labels a minute").get_by_role("img").first
+    expect(chart).to_have_attribute("aria-label", re.compile(r"Newest: labels \d"))
+    expect(panel(page, "Who labels")).to_contain_text("Only an admin's key")
+    html = page.content()
+    assert [name for name in (*labelled.PEOPLE, XSS[1]) if name in html] == []
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+    page.get_by_role("link", name="All runs together").click()
+    shown(page, "Labels of all runs")
+    expect(panel(page, "State")).to_contain_text(re.compile(r"open groups\s*4"))
+
+
+def test_another_run_has_asked_nobody_and_new_labels_appear(open_page, stage, another, labels):
+    folder = another("toy-asks-nobody")
+    page = shown(open_page(f"/runs/{folder.id}/labels", color_scheme="dark"), "Labels")
+    expect(panel(page, "State")).to_contain_text("it has asked nobody")
+    assert serious(page) == []
+    labelled.label_one(labels, folder.id)
+    expect(panel(page, "Groups by state")).to_contain_text("1 (100%)")

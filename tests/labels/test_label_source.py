@@ -1,0 +1,116 @@
+"""Where the dashboard has its numbers about labels from: the database here, a service elsewhere."""
+
+import httpx
+import pytest
+
+from services.dashboard.label_source import (
+    FRESH_S,
+    REST_S,
+    LabelDatabase,
+    LabelService,
+    LabelSource,
+    SharedSource,
+)
+from services.label_client.client import LabelClient
+from services.labels.statistics import Statistics, statistics
+from tests.labels.labelling_cases import World, world
+from tests.labels.people import make_key
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def database_url(sqlite_url) -> str:
+    """Where the numbers lie changes nothing of how they come here."""
+    return sqlite_url
+
+
+def service(url: str, key: str) -> LabelService:
+    return LabelService(url, LabelClient(url, key, retries=0, timeout_s=30))
+
+
+def test_a_database_that_holds_keys_alone_is_no_label_service(database, keys, clock) -> None:
+    source = LabelDatabase(database, clock)
+    assert source.look(None, True) is None
+    database.write_now(lambda session: World(session) and None)
+    found = source.look("run", True)
+    assert found is not None
+    assert (found.at, found.run_id, found.num_labels) == (clock(), "run", 0)
+
+
+def test_a_service_elsewhere_tells_what_its_database_would(
+    database, keys, clock, live_server
+) -> None:
+    def fill(session) -> None:
+        here = World(session)
+        here.label("ann", here.group("g"), "lldd")
+        here.group("h")
+        here.claim("bob")
+
+    database.write_now(fill)
+    direct = LabelDatabase(database, clock)
+    asked = service(live_server, keys["admin"])
+    for run_id in (None, "run", "another"):
+        assert asked.look(run_id, True) == direct.look(run_id, True)
+    assert asked.look("run", False) == direct.look("run", False)
+    assert service(live_server, keys["viewer"]).look("run", True) == direct.look("run", False)
+
+
+def test_what_is_wrong_with_a_service_is_said_with_what_helps(database, clock, live_server) -> None:
+    with pytest.raises(ValueError, match=r"refuses: 401 .*labels_key"):
+        service(live_server, "tdmr1_wrong").look(None, False)
+    annotator = make_key(database, "annotator", clock())
+    with pytest.raises(ValueError, match=r"refuses: 403 .*role viewer or admin"):
+        service(live_server, annotator).look(None, False)
+    with pytest.raises(ValueError, match="does not answer"):
+        service("http://127.0.0.1:1", annotator).look(None, False)
+    other = httpx.MockTransport(lambda request: httpx.Response(200, json={"at": "noon"}))
+    with pytest.raises(ValueError, match="same version of both"):
+        LabelService("http://x", LabelClient("http://x", "k", http=other)).look(None, False)
+
+
+class Counting:
+    """A source that counts how often it is asked, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str | None, bool]] = []
+        self.fails = False
+
+    def look(self, run_id: str | None, with_names: bool) -> Statistics | None:
+        """An empty label service."""
+        self.asked.append((run_id, with_names))
+        if self.fails:
+            raise ValueError("away")
+        with world() as here:
+            return statistics(here.session, here.now, run_id, with_names)
+
+
+def test_pages_share_an_answer_and_no_names(clock) -> None:
+    now = [0.0]
+    counting = Counting()
+    source: LabelSource = SharedSource(counting, lambda: now[0])
+    for _ in range(3):
+        found = source.look("run", False)
+        assert found is not None
+        assert found.for_admins is None
+    with_names = source.look("run", True)
+    assert with_names is not None
+    assert with_names.for_admins is not None
+    assert counting.asked == [("run", False), ("run", True)]
+    now[0] += FRESH_S
+    source.look("run", False)
+    assert len(counting.asked) == 3
+
+
+def test_a_service_that_failed_is_left_alone_for_a_while() -> None:
+    now = [0.0]
+    counting = Counting()
+    counting.fails = True
+    source = SharedSource(counting, lambda: now[0])
+    for _ in range(3):
+        with pytest.raises(ValueError, match="away"):
+            source.look("run", False)
+    assert len(counting.asked) == 1
+    counting.fails = False
+    now[0] += REST_S
+    assert source.look("run", False) is not None
