@@ -180,6 +180,7 @@ class Stages:
         )
         self.see(await self.replay.attach_rewards.remote(records))
         await people.run("acknowledge", await receipts)
+        await self.note_history()
         self.telemetry.add(f"seconds/reward/{name}", seconds)
         self._note_people(name, await numbers)
 
@@ -219,6 +220,11 @@ class Stages:
             await self.recorder.run(
                 "record", group.iteration, group.images, group.predictions, *records
             )
+
+    async def note_history(self) -> None:
+        """Have it written what the buffer has seen of groups whose images are stored."""
+        if self.config.telemetry.images_every:
+            await self.recorder.run("note", self.replay.drain_history.remote())
 
     async def learned(self, phase: str, update: Reference) -> dict[str, float]:
         """An update's metrics, once it is done; they and its seconds go into the next line."""

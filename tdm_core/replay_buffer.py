@@ -108,6 +108,14 @@ class ReplayBuffer:
         while len(self._entries) > self.config.capacity_groups:
             self._drop(min(self._entries, key=self._claim))
 
+    def has(self, group_id: int) -> bool:
+        """Whether the group is held."""
+        return group_id in self._entries
+
+    def held(self) -> list[int]:
+        """Every group that is."""
+        return list(self._entries)
+
     def attach_rewards(self, records: Iterable[RewardRecord]) -> list[int]:
         """Join records to their groups; gives the groups that became whole or changed.
 

@@ -1,5 +1,6 @@
 """Writes what is too large for the controller: rollout images with their rewards, checkpoints."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,12 @@ class Recorder:
 
     def _add(self, image_3HW: Tensor) -> str:
         return self.store.add(image_3HW.permute(1, 2, 0).numpy())
+
+    def note(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Append what happened to groups; a call that is made twice tells it twice."""
+        if events:
+            with self.folder.groups.open("a") as file:
+                file.write("".join(json.dumps(event, allow_nan=False) + "\n" for event in events))
 
     def checkpoint(
         self, step: int, facts: Mapping[str, Any], names: Sequence[str], *states: dict[str, Any]

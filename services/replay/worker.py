@@ -1,7 +1,8 @@
 """The replay buffer as a worker: groups come in, batches go out, the controller sees counts.
 
 It remembers the newest policy version it was told of, so every count is of what may be drawn now.
-It also has the clock that ends the waiting for people.
+It also has the clock that ends the waiting for people. What happens to groups whose images are
+stored is told from here, where it is known (services/replay/history.py).
 """
 
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.config import RunConfig
+from services.replay.history import Event, GroupHistory
 from tdm_core.advantages import AdvantageNormaliser
 from tdm_core.batches import fresh_batch, rewarded_batch
 from tdm_core.replay_buffer import LateRewards, ReplayBuffer
@@ -40,6 +42,7 @@ class ReplayWorker:
         )
         floors = [reward.human.std_floor if reward.human else 0.0 for reward in config.rewards]
         self.normaliser = AdvantageNormaliser(algorithm.advantages, config.reward_weights, floors)
+        self.history = GroupHistory(config.is_stored, self.buffer.late.names, time.time)
         self.policy_version = 0
         self._drawn: Counts = {}
         self._change = 0
@@ -51,6 +54,7 @@ class ReplayWorker:
         """Store rollouts; counts, with `added_version`, the version that made the oldest."""
         for group in groups:
             self.buffer.add(group)
+        self.history.generated(groups)
         oldest = min(group.policy_version for group in groups)
         return self.counts() | {"added_version": oldest}
 
@@ -60,6 +64,7 @@ class ReplayWorker:
             if record.state == "ready":
                 self._versions[record.reward].add(record.version)
         self.buffer.attach_rewards(records)
+        self.history.judged(records)
         return self.counts()
 
     def attach_missing(
@@ -80,6 +85,7 @@ class ReplayWorker:
         if groups is None:
             return None
         self._note("generator", [group.policy_version for group in groups])
+        self.history.drawn_by_generator(groups)
         return fresh_batch(groups)
 
     def draw_rewarded(self, policy_version: int) -> RewardedBatch | None:
@@ -91,7 +97,9 @@ class ReplayWorker:
         self._note("surrogate", [rewarded.group.policy_version for rewarded in groups])
         if self.human:
             self._drawn["label_weight"] = sum(rewarded.weight for rewarded in groups) / len(groups)
-        return rewarded_batch(groups, self.normaliser, self.reward_names)
+        batch = rewarded_batch(groups, self.normaliser, self.reward_names)
+        self.history.drawn_by_surrogate(groups, batch, self.reward_names)
+        return batch
 
     def counts(self, policy_version: int = 0) -> Counts:
         """Groups held, ready for each reader, and dropped; staleness of the last draws.
@@ -103,11 +111,16 @@ class ReplayWorker:
         if self.human:
             self._end_waits()
         self.buffer.evict(self.policy_version)
+        self.history.kept(self.buffer.has)
         self._change += 1
         ready = self.buffer.num_ready(self.policy_version)
         several = {f"versions/{name}": len(v) for name, v in self._versions.items() if len(v) > 1}
         counts = ready | vars(self.buffer.counts) | self._drawn
         return counts | several | {"change": self._change}
+
+    def drain_history(self) -> list[Event]:
+        """What has happened to groups whose images are stored, since it was last asked."""
+        return self.history.drain()
 
     def pending(self) -> list[int]:
         """Groups that lack nothing but people's answer."""
@@ -125,6 +138,7 @@ class ReplayWorker:
 
     def _see(self, policy_version: int) -> None:
         self.policy_version = max(self.policy_version, policy_version)
+        self.history.policy_version = self.policy_version
 
     def _note(self, reader: str, versions: Sequence[int]) -> None:
         staleness = [self.policy_version - version for version in versions]
@@ -148,6 +162,7 @@ class ReplayWorker:
         self.buffer.load_state_dict({"tensors": tensors, "facts": facts["buffer"]})
         self.normaliser.load_state(facts["normaliser"])
         self.policy_version = facts["policy_version"]
+        self.history.hold(self.buffer.held())
 
 
 def _late_rewards(config: RunConfig) -> LateRewards:

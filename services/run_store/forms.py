@@ -45,6 +45,31 @@ class _Appearance(_Line):
     rewards: dict[str, _Verdict]
 
 
+class GroupEvent(_Line):
+    """A line of groups.jsonl; services/replay/history.py says what each event tells."""
+
+    time: Time
+    group_id: Count
+    event: Literal["generated", "judged", "labelled", "asked", "generator", "surrogate", "left"]
+    policy_version: Count = Field(description="The trainer's at that time")
+    by: Count | None = Field(None, description="Version that made the group")
+    reward: str = ""
+    version: str = Field("", description="Of the reward")
+    revision: Count = Field(0, description="Of the reward's verdict, or of the group's rewards")
+    latency_s: Number = 0.0
+    states: dict[str, Count] = Field({}, description="Verdicts by state")
+    reason: str = Field("", description="Why a value is missing")
+    values: list[list[Number | None]] = Field(
+        [], description="By image of the whole group; one value, or one a step"
+    )
+    parts: list[dict[str, Number]] = Field([], description="By image: n votes, rho, of people")
+    weight: Number = Field(1.0, description="In the surrogate's mean over groups")
+    advantages: list[list[Number | None]] = Field([], description="By image and denoising step")
+    rewards: dict[str, list[list[Number | None]]] = Field(
+        {}, description="Per-step rewards, by name, image and denoising step"
+    )
+
+
 class _Alert(_Line):
     id: str = ""
     time: Time = 0.0
@@ -109,6 +134,11 @@ def are_numbers(line: dict[str, Any]) -> bool:
 def is_appearance(line: dict[str, Any]) -> bool:
     """A line of images/index.jsonl."""
     return _fits(_Appearance.model_validate, line)
+
+
+def is_group_event(line: dict[str, Any]) -> bool:
+    """A line of groups.jsonl."""
+    return _fits(GroupEvent.model_validate, line)
 
 
 def is_alert(line: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """A run's folder: where everything about it lies, and its one status file.
 
-config.yaml run.json status.json metrics.jsonl alerts.jsonl events.log summary.json
+config.yaml run.json status.json metrics.jsonl groups.jsonl alerts.jsonl events.log summary.json
 commands/ images/ checkpoints/ export/
 """
 
@@ -52,6 +52,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def groups(self) -> Path:
+        """What happened to the groups whose images are stored, one event a line."""
+        return self.path / "groups.jsonl"
 
     @property
     def events(self) -> Path:

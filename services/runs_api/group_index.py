@@ -1,6 +1,7 @@
-"""What images a run has stored, by prompt group: a private database over images/index.jsonl.
+"""What images a run has stored, by prompt group, and what happened to those groups: a private
+database over images/index.jsonl and groups.jsonl.
 
-It is filled as the index grows and lives on the disk's temporary space for as long as it is open,
+It is filled as they grow and lives on the disk's temporary space for as long as it is open,
 so that ten thousand groups cost neither memory nor a second reading.
 """
 
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from services.run_store.forms import GroupEvent
+
 Sort = Literal["newest", "oldest", "best", "worst"]
 Place = tuple[float | None, int]
 """Where a page ended: the score sorted by (None: without one, or sorted by number), and group."""
@@ -17,16 +20,20 @@ Place = tuple[float | None, int]
 TABLES = """
 CREATE TABLE groups (id INTEGER PRIMARY KEY, step INTEGER, policy_version INTEGER,
     prompt_id TEXT, prompt TEXT, sigmas TEXT);
-CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, predictions TEXT, rewards TEXT,
+CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, predictions TEXT,
     PRIMARY KEY (group_id, sample)) WITHOUT ROWID;
 CREATE TABLE files (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE verdicts (group_id INTEGER, sample INTEGER, reward TEXT, step INTEGER, state TEXT,
-    value REAL, PRIMARY KEY (group_id, reward, sample)) WITHOUT ROWID;
+    value REAL, said TEXT, PRIMARY KEY (group_id, reward, sample)) WITHOUT ROWID;
 CREATE INDEX verdicts_by_value ON verdicts (reward, step, value);
 CREATE TABLE scores (reward TEXT, group_id INTEGER, mean REAL, spread REAL,
     PRIMARY KEY (reward, group_id)) WITHOUT ROWID;
 CREATE INDEX scores_by_mean ON scores (reward, mean, group_id);
+CREATE TABLE events (group_id INTEGER, time REAL, event TEXT, reward TEXT, line TEXT,
+    PRIMARY KEY (group_id, time, event, reward)) WITHOUT ROWID;
 """
+BEGIN = "generated"
+"""The event that every history begins with."""
 ABOUT_A_GROUP = ("group_id", "step", "policy_version", "prompt_id", "prompt")
 SCORE = """
 INSERT OR REPLACE INTO scores
@@ -114,13 +121,12 @@ class GroupIndex:
     def add(self, appearances: Iterable[Mapping[str, Any]]) -> None:
         """Lines of the image store's index; a group told again is replaced."""
         lines = list(appearances)
-        rows = [row for line in lines for row in _verdicts(line)]
         self._database.execute("BEGIN")
         self._database.executemany(
             "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?)", map(_group, lines)
         )
         self._database.executemany(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?)", map(_image, lines)
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", map(_image, lines)
         )
         self._database.executemany(
             "INSERT OR IGNORE INTO files VALUES (?)",
@@ -130,12 +136,47 @@ class GroupIndex:
                 for digest in (line["digest"], *line.get("predictions", ()))
             ],
         )
-        self._database.executemany(
-            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)", rows
-        )
-        touched = {(line["group_id"],) for line in lines}
-        self._database.executemany(SCORE, touched)
+        self._judge(row for line in lines for row in _verdicts(line))
+        touched = {line["group_id"] for line in lines}
+        self._hear(touched)
+        self._database.executemany(SCORE, [(group_id,) for group_id in touched])
         self._database.execute("COMMIT")
+
+    def add_events(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Lines of groups.jsonl; one told twice is one, and a group that a resumed run has made
+        again begins anew."""
+        lines = list(events)
+        self._database.execute("BEGIN")
+        self._database.executemany(
+            "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)", map(_event, lines)
+        )
+        begun = [(line["group_id"], line["time"]) for line in lines if line["event"] == BEGIN]
+        self._database.executemany("DELETE FROM events WHERE group_id = ? AND time < ?", begun)
+        labelled = {line["group_id"] for line in lines if line["event"] == "labelled"}
+        self._hear(labelled)
+        self._database.executemany(SCORE, [(group_id,) for group_id in labelled])
+        self._database.execute("COMMIT")
+
+    def _judge(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        insert = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)"
+        self._database.executemany(insert, rows)
+
+    def _hear(self, group_ids: Iterable[int]) -> None:
+        """What people said of stored images counts as what other judges said."""
+        for group_id in group_ids:
+            labelled = [each for each in self.history(group_id) if each.event == "labelled"]
+            if labelled:
+                rows = self._database.execute(
+                    "SELECT sample, step FROM images JOIN groups ON id = group_id WHERE id = ?",
+                    (group_id,),
+                ).fetchall()
+                self._judge(_label(each, *row) for each in labelled for row in rows)
+
+    def history(self, group_id: int) -> list[GroupEvent]:
+        """What has happened to a group, oldest first; nothing in runs of old."""
+        select = "SELECT line FROM events WHERE group_id = ? ORDER BY time"
+        rows = self._database.execute(select, (group_id,))
+        return [GroupEvent.model_validate_json(line) for (line,) in rows]
 
     def count(self) -> int:
         """Groups that there are."""
@@ -215,13 +256,18 @@ class GroupIndex:
 
     def _images(self, group_id: int) -> list[Image]:
         rows = self._database.execute(
-            "SELECT sample, digest, predictions, rewards FROM images WHERE group_id = ?"
-            " ORDER BY sample",
+            "SELECT sample, digest, predictions FROM images WHERE group_id = ? ORDER BY sample",
             (group_id,),
+        ).fetchall()
+        said = self._database.execute(
+            "SELECT sample, reward, said FROM verdicts WHERE group_id = ?", (group_id,)
         )
+        rewards: dict[int, dict[str, Any]] = {sample: {} for sample, *_ in rows}
+        for sample, reward, verdict in said:
+            rewards[sample][reward] = json.loads(verdict)
         return [
-            Image(sample, digest, json.loads(predictions), json.loads(rewards))
-            for sample, digest, predictions, rewards in rows
+            Image(sample, digest, json.loads(predictions), rewards[sample])
+            for sample, digest, predictions in rows
         ]
 
     def _scores(self, group_id: int) -> dict[str, Score]:
@@ -236,14 +282,33 @@ def _group(line: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _image(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    found = (json.dumps(each) for each in (line.get("predictions", []), line["rewards"]))
-    return line["group_id"], line["sample"], line["digest"], *found
+    predictions = json.dumps(line.get("predictions", []))
+    return line["group_id"], line["sample"], line["digest"], predictions
+
+
+def _event(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    about = (line[name] for name in ("group_id", "time", "event"))
+    return *about, line.get("reward", ""), json.dumps(line)
 
 
 def _verdicts(line: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     about = line["group_id"], line["sample"]
     for reward, said in line["rewards"].items():
-        yield (*about, reward, line["step"], said["state"], said["value"])
+        yield (*about, reward, line["step"], said["state"], said["value"], json.dumps(said))
+
+
+def _label(event: GroupEvent, sample: int, step: int) -> tuple[Any, ...]:
+    """What people said of one image, as a verdict."""
+    value = event.values[sample][-1] if sample < len(event.values) else None
+    state = "ready" if value is not None else next(iter(event.states.keys() - {"ready"}), "failed")
+    said = {
+        "state": state,
+        "value": value,
+        "reason": "" if value is not None else event.reason,
+        "version": event.version,
+        "parts": event.parts[sample] if sample < len(event.parts) else {},
+    }
+    return event.group_id, sample, event.reward, step, state, value, json.dumps(said)
 
 
 def _conditions(query: GroupQuery) -> tuple[list[str], list[Any]]:

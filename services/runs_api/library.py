@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.run_store.alerts import standing
-from services.run_store.forms import are_numbers, is_alert, is_appearance
+from services.run_store.forms import are_numbers, is_alert, is_appearance, is_group_event
 from services.run_store.images import ImageStore
 from services.run_store.news import facts_of
 from services.run_store.run_folder import RunFolder, look_up_runs
@@ -86,7 +86,9 @@ class OpenRun:
             groups = self._groups or self._index_from_start()
             while lines := self._images.read():
                 groups.add(lines)
-            if self._images.is_over:
+            while lines := self._events.read():
+                groups.add_events(lines)
+            if self._images.is_over or self._events.is_over:
                 groups.close()
                 groups = self._index_from_start()
             yield groups
@@ -127,6 +129,7 @@ class OpenRun:
     def _index_from_start(self) -> GroupIndex:
         self._groups = GroupIndex()
         self._images = Tail(self.store.index_path, is_ours=is_appearance)
+        self._events = Tail(self.folder.groups, is_ours=is_group_event)
         return self._groups
 
     @contextmanager

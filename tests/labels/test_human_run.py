@@ -17,6 +17,10 @@ from services.config import RunConfig
 from services.labels.crowd import CrowdConfig
 from services.labels.store.tables import Group, RewardMessage
 from services.run_store import commands
+from services.run_store.forms import is_group_event
+from services.run_store.images import ImageStore
+from services.run_store.tail import Tail
+from services.runs_api.group_index import GroupIndex, GroupQuery
 from tests.labels.people_at_work import KEY_ENV, LabelOffice, label_office
 from tests.train_cases import Running, metrics, reward, toy_run
 
@@ -51,7 +55,7 @@ def human_run(
         },
         rewards=[reward(), people] if automatic else [people],
         cluster={"rollout_groups": 2, "runtime": runtime},
-        telemetry={"images_every": 0},
+        telemetry={"images_every": int(automatic)},
     )
 
 
@@ -112,6 +116,24 @@ def test_labels_are_folded_in_where_automatic_rewards_are_trained_on_first(
     first = next(n for n, line in enumerate(lines) if "reward/human/mean" in line)
     assert any("reward/upper_half/mean" in line for line in lines[:first])
     assert lines[first]["replay/label_weight"] <= 1
+    _check_histories(running)
+
+
+def _check_histories(running: Running) -> None:
+    """Groups that people labelled were made, judged, asked about and labelled, in this order."""
+    store = ImageStore(running.folder.images)
+    index = GroupIndex()
+    index.add(store.index())
+    index.add_events(Tail(running.folder.groups, is_ours=is_group_event).read_all())
+    groups, _ = index.page(GroupQuery(reward="human", min_reward=0.0), 100)
+    assert groups
+    for group in groups:
+        told = [event.event for event in index.history(group.group_id)]
+        places = [told.index(name) for name in ("generated", "judged", "asked", "labelled")]
+        assert places == sorted(places)
+        said = group.images[0].rewards["human"]
+        assert (said["state"], said["version"]) == ("ready", "like")
+        assert said["parts"]["n"] >= 1
 
 
 def test_a_run_goes_on_when_all_people_have_left_and_then_the_service(

@@ -200,6 +200,33 @@ def test_what_an_image_was_predicted_to_be_is_served_too(get):
         assert image["rewards"]["upper_half"]["version"] == "1"
 
 
+def test_what_happened_to_a_group_is_told_from_its_making_to_its_end(get, finished):
+    events = get("/groups/8/history").json()["items"]
+    assert [event["event"] for event in events] == [
+        "generated",
+        "judged",
+        "surrogate",
+        "generator",
+        "left",
+    ]
+    assert [event["policy_version"] for event in events] == [2, 2, 2, 2, 3]
+    judged, drawn = events[1], events[2]
+    images = get("/groups/8").json()["images"]
+    values = [[image["rewards"]["upper_half"]["value"]] for image in images]
+    assert judged["values"][: len(images)] == values
+    assert len(drawn["advantages"]) == 16
+    assert sum(row[-1] for row in drawn["advantages"]) == pytest.approx(0, abs=1e-4)
+    assert get("/groups/4/history", 404).json()["code"] == "group-not-found"
+    with finished.groups.open("a") as file:
+        file.write('{"time": 1, "group_id": 8, "event": "eaten", "policy_version": 3}\n')
+    assert get("/groups/8/history").json()["items"] == events
+
+
+def test_a_run_of_old_has_groups_without_a_history(get, finished):
+    finished.groups.unlink()
+    assert get("/groups/8/history").json()["items"] == []
+
+
 def test_a_run_of_old_has_images_without_predictions(get, finished):
     path = ImageStore(finished.images).index_path
     new = ("predictions", "sigmas")

@@ -109,3 +109,41 @@ def test_an_image_is_known_by_its_digest(index):
     digest = index.group(0).images[0].digest
     assert index.has_image(digest)
     assert not index.has_image("0" * 63 + "x")
+
+
+def event(group_id, name, time, **more):
+    return {"time": time, "group_id": group_id, "event": name, "policy_version": 0} | more
+
+
+def labelled(group_id, time, *values, **more):
+    said = {"reward": "people", "states": {"ready": len(values)}, "values": [[v] for v in values]}
+    return event(group_id, "labelled", time, **said, **more)
+
+
+def test_what_people_said_of_an_image_is_a_verdict_whichever_line_comes_first():
+    made = GroupIndex()
+    told = labelled(7, 3.0, 0.75, 0.25, 0.5, parts=[{"n": 2.0, "rho": 1.5}] * 3, version="like")
+    made.add_events([told])
+    for sample in range(2):
+        made.add([appearance(7, sample, 1.0, step=4)])
+    (first, second) = made.group(7).images
+    people = {"value": 0.75, "parts": {"n": 2.0, "rho": 1.5}, "version": "like"}
+    assert first.rewards["people"] == people | {"state": "ready", "reason": ""}
+    assert second.rewards["people"]["value"] == 0.25
+    assert first.rewards["judge"]["value"] == 1.0
+    assert made.group(7).scores["people"].mean == 0.5
+    assert sum(made.histogram("people", 4, 4, 2)[1]) == 2
+    made.add_events([labelled(7, 4.0, None, 0.5, None, reason="amended")])
+    assert made.group(7).images[0].rewards["people"]["state"] == "failed"
+    assert made.group(7).scores["people"].mean == 0.5
+
+
+def test_an_event_told_twice_is_one_and_a_group_made_again_begins_anew():
+    made = GroupIndex()
+    life = [event(1, "generated", 1.0, by=0), event(1, "generator", 2.0), event(1, "left", 3.0)]
+    made.add_events(life)
+    made.add_events(life)
+    assert [each.event for each in made.history(1)] == ["generated", "generator", "left"]
+    made.add_events([event(1, "generated", 9.0, by=0)])
+    assert [each.time for each in made.history(1)] == [9.0]
+    assert made.history(2) == []

@@ -1,13 +1,19 @@
 """The replay worker: counts tell what may be drawn, versions age it, state goes out and in."""
 
+import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from services.config import TelemetryConfig
+from services.replay.history import GroupHistory
 from services.replay.worker import ReplayWorker
 from services.rollout.worker import RolloutWorker
+from services.run_store.forms import is_group_event
 from tdm_core.types import ImageGroup, Prompt, RewardRecord, RolloutGroup
 from tests.train_cases import reward, toy_run
 
@@ -55,6 +61,78 @@ def test_the_generator_may_draw_before_any_reward_and_the_surrogate_after(groups
     assert rewarded is not None
     assert rewarded.fresh.group_ids == (0, 1)
     assert rewarded.statistics["reward/upper_half/mean"] == 0.5
+
+
+def told(worker: ReplayWorker) -> list[dict[str, Any]]:
+    """What has happened, without times; each is a line that readers take."""
+    events = json.loads(json.dumps(worker.drain_history(), allow_nan=False))
+    assert all(is_group_event(event) for event in events)
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    return [{k: v for k, v in event.items() if k not in ("time", "latency_s")} for event in events]
+
+
+def test_what_happens_to_groups_whose_images_are_stored_is_told(groups) -> None:
+    worker = ReplayWorker(
+        CONFIG.model_copy(update={"telemetry": TelemetryConfig(images_every=2)}), lambda: 0.0
+    )
+    worker.add(groups[:4])  # the second pair is not of an iteration whose images are stored
+    assert told(worker) == [
+        {"group_id": g, "event": "generated", "policy_version": 0, "by": 0} for g in (0, 1)
+    ]
+    failed = [
+        replace(record, state="failed", value=None, reason="no face")
+        for record in records(groups[1])
+    ]
+    worker.attach_rewards([*records(groups[0]), *failed, *records(groups[2])])
+    judged = {"event": "judged", "policy_version": 0, "reward": "upper_half", "version": ""}
+    assert told(worker) == [
+        judged
+        | {"group_id": 0, "revision": 0, "states": {"ready": 3}, "reason": ""}
+        | {"values": [[0.0], [1.0], [0.5]]},
+        judged
+        | {"group_id": 1, "revision": 0, "states": {"failed": 3}, "reason": "no face"}
+        | {"values": [[None]] * 3},
+    ]
+    worker.draw_fresh(1)
+    batch = worker.draw_rewarded(1)
+    assert batch is not None
+    generator = [{"group_id": g, "event": "generator", "policy_version": 1} for g in (0, 1)]
+    *drawn, first, second = told(worker)
+    assert drawn == generator
+    learned = batch.advantages_NK[:3].tolist()
+    assert first["advantages"] == [[round(advantage, 6) for advantage in row] for row in learned]
+    assert first["advantages"][0][0] < 0 < first["advantages"][1][0]
+    assert first["rewards"] == {"upper_half": [[0.0] * 4, [1.0] * 4, [0.5] * 4]}
+    assert (first["event"], first["revision"], first["weight"]) == ("surrogate", 1, 1.0)
+    assert second["advantages"] == second["rewards"]["upper_half"] == [[None] * 4] * 3
+    worker.counts(9)
+    left = [{"group_id": g, "event": "left", "policy_version": 9} for g in (0, 1)]
+    assert told(worker) == left
+    assert told(worker) == []
+
+
+def test_people_are_asked_and_answer_even_in_one_breath() -> None:
+    history = GroupHistory(lambda group_id: True, ["human"], iter(range(9)).__next__)
+    asked = [RewardRecord(3, i, 0, "human", "pending", None) for i in range(2)]
+    answers = [
+        RewardRecord(3, i, 0, "human", "ready", 0.75, parts={"n": 2.0, "rho": math.nan}, revision=1)
+        for i in range(2)
+    ]
+    amended = [replace(record, value=0.5, revision=2) for record in answers]
+    history.judged([*asked, *answers, *amended])
+    first, second, third = history.drain()
+    assert (first["event"], second["event"]) == ("asked", "labelled")
+    assert (second["states"], second["values"]) == ({"ready": 2}, [[0.75], [0.75]])
+    assert (second["revision"], second["parts"]) == (1, [{"n": 2.0}] * 2)
+    assert (third["revision"], third["values"]) == (2, [[0.5], [0.5]])
+
+
+def test_a_buffer_that_was_restored_tells_what_leaves_it(groups) -> None:
+    worker, again = ReplayWorker(CONFIG), ReplayWorker(CONFIG)
+    worker.add(groups[:2])
+    again.load_state_dict(worker.state_dict())
+    again.counts(9)
+    assert [event["event"] for event in told(again)] == ["left", "left"]
 
 
 def test_a_group_that_a_reward_has_lost_is_settled_without_a_value(groups) -> None:

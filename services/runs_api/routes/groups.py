@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from services.runs_api.group_index import Group, GroupQuery, Place, Sort
 from services.runs_api.library import OpenRun
 from services.runs_api.routes.access import WATCHER, Run
-from services.runs_api.schemas.groups import GroupPage, GroupView
+from services.runs_api.schemas.groups import GroupHistoryView, GroupPage, GroupView
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal
@@ -116,9 +116,36 @@ def get_group(
     with run.images() as index:
         group = index.group(group_id)
     if group is None:
-        detail = f"run {run.id} stored no images of group {group_id}"
-        raise Problem(404, "group-not-found", "No such group", detail)
+        raise _not_found(run, group_id)
     return etags.by_content(request, answer(view_of(run, group)))
+
+
+@router.get(
+    "/{group_id}/history",
+    operation_id="get_group_history",
+    response_model=GroupHistoryView,
+    responses={304: {"description": "You have it"}, **problems()},
+)
+def get_history(
+    *,
+    _: Principal = WATCHER,
+    run: Run,
+    request: Request,
+    group_id: Annotated[int, Path(ge=0, le=MAX_ID)],
+) -> Response:
+    """What has happened to one group, oldest first: generated, judged, asked about and labelled,
+    drawn by either learner, gone. Empty in runs that recorded none of it."""
+    with run.images() as index:
+        events = index.history(group_id)
+        is_known = bool(events) or index.group(group_id) is not None
+    if not is_known:
+        raise _not_found(run, group_id)
+    return etags.by_content(request, answer(GroupHistoryView(items=events)))
+
+
+def _not_found(run: OpenRun, group_id: int) -> Problem:
+    detail = f"run {run.id} stored no images of group {group_id}"
+    return Problem(404, "group-not-found", "No such group", detail)
 
 
 def view_of(run: OpenRun, group: Group) -> GroupView:

@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from services.run_store.forms import GroupEvent
 from services.runs_api.group_index import Group
 
 
@@ -64,6 +65,12 @@ class GroupView(BaseModel):
         ]
         scores = {name: vars(score) for name, score in group.scores.items()}
         return cls.model_validate(vars(group) | {"images": images, "scores": scores})
+
+
+class GroupHistoryView(BaseModel):
+    """What has happened to a group."""
+
+    items: list[GroupEvent]
 
 
 class GroupPage(BaseModel):
