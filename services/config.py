@@ -216,6 +216,12 @@ class RewardConfig(Section):
                 f"reward {self.name!r}: num_workers={self.num_workers}; kind human has 1, which "
                 "only passes groups on: the people are at the label service",
             )
+        _require(
+            self.batch_wait_s < self.queue_deadline_s,
+            f"reward {self.name!r}: batch_wait_s={self.batch_wait_s:g} is not below "
+            f"queue_deadline_s={self.queue_deadline_s:g}, so a group that waits for others would "
+            "be let go; lower batch_wait_s or raise queue_deadline_s",
+        )
         most = self.num_workers if self.max_workers is None else self.max_workers
         _require(
             self.num_workers <= most and (self.kind != "human" or most == 1),

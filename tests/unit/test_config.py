@@ -183,6 +183,7 @@ AUTOMATIC = {"name": "a", "kind": "jpeg_compressibility"}
         ({"rewards": [people() | {"num_workers": 2}]}, "kind human has 1"),
         ({"rewards": [people() | {"max_workers": 2}]}, "1 for kind human"),
         ({"rewards": [AUTOMATIC | {"num_workers": 3, "max_workers": 2}]}, "max_workers=2 with"),
+        ({"rewards": [AUTOMATIC | {"batch_wait_s": 600}]}, "batch_wait_s=600 is not below"),
         ({"rewards": [people(), people() | {"name": "other"}]}, "one run asks one question"),
         ({"rewards": [people(), AUTOMATIC]}, "combination=per_reward_advantage"),
         ({"rewards": [people(max_open_groups=251)]}, "use at least 257"),
