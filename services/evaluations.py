@@ -45,7 +45,7 @@ class Evaluations:
         self._hacking, self._news = hacking, news
         self._groupwise: frozenset[str] | None = None
         self._beside: asyncio.Task[None] | None = None
-        self._label = ""
+        self._label, self._noted = "", -1
 
     async def score(self, label: str, iteration: int) -> None:
         """Score the generator's moving average as it is now, or the `teacher`."""
@@ -68,15 +68,13 @@ class Evaluations:
         self._beside = spawn(self._score(label, iteration, snapshot))
 
     async def settle(self, hurried: bool) -> bool:
-        """Wait for the one that is under way, or end it if `hurried`; whether there were scores."""
-        under_way, self._beside = self._beside, None
-        if under_way is None or under_way.done():
-            return False
-        if hurried:
-            under_way.cancel()
-            return False
-        await under_way
-        return True
+        """Wait for the one under way, or end it if `hurried`; whether a line has yet to tell it."""
+        if self._beside is not None:
+            if hurried:
+                self._beside.cancel()
+            else:
+                await self._beside
+        return self._noted == self._telemetry.num_lines
 
     def _snapshot(self, label: str) -> Reference | None:
         return None if label == "teacher" else self._generator.publish_ema.remote()
@@ -132,7 +130,7 @@ class Evaluations:
         return [size if isinstance(answer, Lost) else answer for answer, size in pairs]
 
     def _tell(self, label: str, found: dict[str, Any]) -> None:
-        self.scores[label] = found
+        self.scores[label], self._noted = found, self._telemetry.num_lines
         numbers = {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
         who = "teacher" if label == "teacher" else "student"
         self._telemetry.note({f"evaluation/{who}/{name}": v for name, v in numbers.items()})

@@ -82,6 +82,7 @@ class Telemetry:
         self._sums: dict[str, float] = defaultdict(float)
         self._notes: dict[str, float] = {}
         self._since = time.perf_counter()
+        self.num_lines = 0
 
     def add(self, name: str, value: float) -> None:
         """Add to a number that the next line carries and then starts anew, such as seconds."""
@@ -119,6 +120,7 @@ class Telemetry:
             **finite,
         }
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self.num_lines += 1
         for writer in self._writers:
             writer.write(step, finite)
         return line

@@ -207,6 +207,21 @@ def test_eval_gives_the_scores_of_the_run_s_own_last_evaluation(tmp_path: Path, 
     assert {name: scores[name] for name in names} == {name: after[name] for name in names}
 
 
+def test_no_evaluation_takes_the_place_of_another_that_no_line_has_told(tmp_path: Path) -> None:
+    config = toy_run(
+        tmp_path,
+        run={"iterations": 0},
+        prompts={"heldout": str(PROMPTS.absolute())},
+        evaluation={"num_images": 4},
+    )
+    running = Running(config)
+    running.join()
+    told = [line["evaluation/student/upper_half"] for line in metrics(running.folder)]
+    scores = running.summary["evaluations"].values()
+    assert told == [found["upper_half"] for found in scores]
+    assert len(told) == 2
+
+
 def test_a_checkpoint_holds_every_role_and_the_place_in_the_prompts(tmp_path: Path) -> None:
     config = toy_run(tmp_path, run={"iterations": 4}, checkpoint={"every": 2, "keep": 1})
     summary = train(config)
