@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 from services.config import RewardConfig
 from services.csv_cells import csv_line
 from services.evaluation.grid import CELL, draw_sheet
+from services.evaluation.scores import score_table
 from services.image_folder import UNREADABLE, FolderImage, grouped
 from services.reward.contract import is_groupwise
 from services.reward.load import load_reward
@@ -74,6 +75,17 @@ def score_folder(
     for some in same_size:
         for batch in _batches(some, reward.batch_size):
             yield _score(worker, batch, reward.name)
+
+
+def mean_scores(rows: Sequence[ScoredImage], reward: str) -> dict[str, float]:
+    """An evaluation's means of these images: of value and parts, by the prompts' tag and over tags.
+
+    The images of one prompt are one witness.
+    """
+    prompts = list({row.image.prompt.prompt_id: row.image.prompt for row in rows}.values())
+    numbers = {prompt.prompt_id: number for number, prompt in enumerate(prompts)}
+    records = [replace(row.record, group_id=numbers[row.image.prompt.prompt_id]) for row in rows]
+    return score_table(reward, records, dict(enumerate(prompts)))
 
 
 def write_table(path: Path, rows: Sequence[ScoredImage], format: str) -> None:

@@ -17,6 +17,7 @@ from services.scored_folder import (
     ScoredImage,
     by_reward,
     draw_scores,
+    mean_scores,
     score_folder,
     write_table,
 )
@@ -61,6 +62,7 @@ def reward(
         half = MAX_SHEET_IMAGES // 2
         note(f"the sheet shows the best {half} and the worst {half} of {len(rows)} images")
     summary = _summary(rows) | {"reward": chosen.name, "table": str(out), "sheet": str(sheet)}
+    summary["scores"] = mean_scores(rows, chosen.name)
     show(summary, as_json, _text(summary, by_reward(rows)))
     return 0 if summary["ready"] else 1
 
@@ -144,6 +146,9 @@ def _text(summary: dict[str, Any], ranked: Sequence[ScoredImage]) -> str:
         f"{name} {value:.6g}" for name, value in summary.items() if isinstance(value, int | float)
     ]
     lines = [", ".join(facts)]
+    over_tags = [(k, value) for k, value in summary["scores"].items() if k.endswith("/tag_mean")]
+    if over_tags:
+        lines.append(", ".join(f"{name} {value:.6g}" for name, value in over_tags))
     if summary["ready"]:
         best, worst = ranked[0], ranked[summary["ready"] - 1]
         lines.append(f"best {best.image.name}, worst {worst.image.name}")

@@ -1,7 +1,6 @@
 """GenEval as a reward: a detector looks, `geneval_rules` judges."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from services.prompts import check_clauses
@@ -14,8 +13,6 @@ from services.reward.geneval_rules import (
 )
 from services.reward.geneval_sight import open_sight
 from tdm_core.types import Prompt
-
-TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 
 class GenevalReward:
@@ -82,26 +79,6 @@ class GenevalReward:
             parts={"strict": float(passed), "soft": soft, **_clause_counts(metadata, found)},
             reason=reason or "all clauses hold",
         )
-
-
-def mean_by_tag(verdicts: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Mean value of every tag, from (tag, value) pairs; tags in the benchmark's order first."""
-    values: dict[str, list[float]] = {}
-    for tag, value in verdicts:
-        values.setdefault(tag, []).append(value)
-    order = [*(tag for tag in TAGS if tag in values), *(tag for tag in values if tag not in TAGS)]
-    return {tag: fmean(values[tag]) for tag in order}
-
-
-def benchmark_score(strict_by_tag: Mapping[str, float]) -> float:
-    """GenEval's score: the mean over its six tags of the mean 0/1 verdict."""
-    missing = [tag for tag in TAGS if tag not in strict_by_tag]
-    if missing:
-        raise ValueError(
-            f"no images of the tags {', '.join(missing)}; the score is the mean over all six, "
-            "so evaluate prompts of each"
-        )
-    return fmean(strict_by_tag[tag] for tag in TAGS)
 
 
 def _clause_counts(

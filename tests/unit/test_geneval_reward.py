@@ -10,7 +10,7 @@ from services.demo import stickers
 from services.demo.stickers import Sticker, render
 from services.prompts import read_prompts
 from services.reward.contract import RewardInput
-from services.reward.geneval import GenevalReward, benchmark_score, mean_by_tag
+from services.reward.geneval import GenevalReward
 from services.reward.worker import check_requirements
 from tdm_core.types import Prompt
 
@@ -112,18 +112,6 @@ def test_the_version_changes_with_every_option():
         for options in ({}, {"score": "soft"}, {"threshold": 0.2}, {"counting_threshold": 0.2})
     }
     assert len(versions) == 4
-
-
-def test_the_benchmark_is_the_mean_over_tags_not_over_images():
-    pairs = [("counting", 1.0), ("counting", 0.0), ("single_object", 1.0), ("own", 0.0)]
-    by_tag = mean_by_tag(pairs)
-    assert list(by_tag.items()) == [("single_object", 1.0), ("counting", 0.5), ("own", 0.0)]
-    with pytest.raises(ValueError, match="no images of the tags two_object, colors, position"):
-        benchmark_score(by_tag)
-    others = {"two_object": 0.25, "colors": 1.0, "position": 0.0, "color_attr": 0.25}
-    assert benchmark_score({**by_tag, **others}) == pytest.approx(
-        (1 + 0.5 + 0.25 + 1 + 0 + 0.25) / 6
-    )
 
 
 def test_the_bundled_detector_judges_drawn_stickers():

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.demo.prompts import TAGS
+from services.evaluation.scores import score_table
 from services.prompts import check_clauses, read_prompts
 from services.reward.clip_colors import COLORS
 from services.reward.contract import RewardInput
-from services.reward.geneval import TAGS, GenevalReward, benchmark_score, mean_by_tag
+from services.reward.geneval import GenevalReward
 from services.reward.geneval_rules import score_strict
 from services.reward.mask2former import class_names
 from services.reward.ocr import target_of
+from tdm_core.types import RewardRecord
 
 pytestmark = pytest.mark.unit
 
@@ -97,10 +100,14 @@ def test_genevals_prompts_run_unchanged_and_the_benchmark_is_the_mean_over_its_t
         reward.check_prompt(prompt)
     verdicts = [score_strict(prompt.metadata, as_asked(prompt.metadata)) for prompt in prompts]
     assert [reason for passed, reason in verdicts if not passed] == []
-    tags = [prompt.metadata["tag"] for prompt in prompts]
-    by_tag = mean_by_tag(zip(tags, (float(passed) for passed, _ in verdicts), strict=True))
-    assert list(by_tag) == list(TAGS)
-    assert benchmark_score(by_tag) == 1.0
+    # One tag failed whole costs a sixth, however many of the prompts have it.
+    records = [
+        RewardRecord(n, 0, 0, "g", "ready", float(prompt.metadata["tag"] != "position"))
+        for n, prompt in enumerate(prompts)
+    ]
+    table = score_table("g", records, dict(enumerate(prompts)))
+    assert {name for name in table if name.removeprefix("g/") in TAGS} == {f"g/{t}" for t in TAGS}
+    assert table["g/tag_mean"] == pytest.approx(5 / 6)
     image = np.zeros((8, 8, 3), dtype=np.uint8)
     empty = reward.evaluate([RewardInput(image, prompt, 0, 0, 0) for prompt in prompts])
     assert {verdict.value for verdict in empty} == {0.0}

@@ -78,10 +78,26 @@ def test_the_summary_for_scripts_has_the_numbers_and_the_files(here):
         "reward": "Brightness",
         "table": "x.jsonl",
         "sheet": "y.png",
+        "scores": {"Brightness": 50, "Brightness/missing": 0, "Brightness/std_error": 50},
     }
     first, second = [json.loads(line) for line in (here / "x.jsonl").read_text().splitlines()]
     assert (first["value"], second["value"]) == (0, 100)
     assert (second["prompt"], second["parts"]) == ("", {})
+
+
+def test_prompts_with_tags_have_the_benchmark_s_mean_over_tags(here):
+    draw(here, 0, 0, 0)
+    one = {"class": "circle", "count": 1}
+    lines = [
+        {"tag": "counting", "prompt": "a", "include": [one], "exclude": [one]},
+        {"tag": "single_object", "prompt": "b", "exclude": [one]},
+        {"tag": "single_object", "prompt": "c", "include": [one]},
+    ]
+    (here / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shown = call("geneval", "--prompts", "p.jsonl")
+    assert "geneval/strict/tag_mean 0.25" in shown.stdout
+    scores = json.loads(call("geneval", "--prompts", "p.jsonl", "--json").stdout)["scores"]
+    assert (scores["geneval/strict/counting"], scores["geneval/strict/single_object"]) == (0, 0.5)
 
 
 def test_an_image_without_a_value_has_an_empty_cell_and_its_reason(here):
