@@ -19,7 +19,7 @@ from services.runs_api.library import Library
 from services.train import train
 from services.web.auth import Principal
 from services.web.clock import utc_now
-from tests.runs_api.people import Keys
+from tests.runs_api.people import Keys, NoLabels
 from tests.train_cases import toy_run
 
 pytestmark = pytest.mark.unit
@@ -64,7 +64,7 @@ def finished(tmp_path_factory):
 def drawn(library, run_id, path):
     """The elements of a page."""
     draw = DRAWS.get(path, partial(group.draw, 0))
-    shell = Shell(library, Sessions(Keys(()), utc_now))
+    shell = Shell(library, Sessions(Keys(()), utc_now), NoLabels())
     principal = Principal("session", "v", "viewer")
     scope = {"type": "http", "headers": [], "query_string": b"", "state": {"principal": principal}}
 
