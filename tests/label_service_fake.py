@@ -2,11 +2,14 @@
 
 import json
 import re
+import threading
 from typing import Any
 
 import httpx
 
 from services.label_client.client import LabelClient
+
+STUCK_S = 5.0
 
 
 class FakeLabelService:
@@ -22,12 +25,14 @@ class FakeLabelService:
         self.away = False
         self.refusal: tuple[int, str] | None = None
         self.aggregates: dict[str, dict[str, Any]] = {}
+        self.stuck = ""
+        """Requests to paths that start so hang until `released`."""
+        self.released = threading.Event()
 
-    def client(self) -> LabelClient:
+    def client(self, retries: int = 0, **options: Any) -> LabelClient:
         """A client of it that neither waits nor retries."""
-        return LabelClient(
-            "http://labels", "key", retries=0, http=httpx.MockTransport(self._answer)
-        )
+        http = httpx.MockTransport(self._answer)
+        return LabelClient("http://labels", "key", retries=retries, http=http, **options)
 
     def say(
         self, group_id: int | str, *mu: float | None, revision: int = 1, state: str = "ready"
@@ -55,6 +60,8 @@ class FakeLabelService:
         if self.away:
             raise httpx.ConnectError("nobody is there", request=request)
         path = request.url.path.removeprefix("/api/v1")
+        if self.stuck and path.startswith(self.stuck):
+            self.released.wait(STUCK_S)
         if self.refusal is not None:
             status, code = self.refusal
             return httpx.Response(status, json={"code": code, "detail": "so it is"})

@@ -5,30 +5,29 @@
                  posterior mean mu, or `expired`, as is a group that nobody will be asked about
     acknowledge  once the records are in the buffer, and not before: a message that was lost on
                  its way comes again, and the buffer tells repeats by the record's revision
-Nothing here waits for a person, and no call sends for longer than a moment: what rollout makes
-meanwhile is fresher. A service that cannot be reached costs labels, never the run,
-unless `on_failure` says so.
+Nothing here waits for a person, and no call waits for the service longer than a moment (`CALL_S`):
+what is slow goes on behind it (`label_calls`), and a later call hears how it ended. A service that
+cannot be reached costs labels, never the run, unless `on_failure` says so.
 """
 
-import io
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
-
-from PIL import Image
-from torch import Tensor
 
 from services.config import RewardConfig
 from services.label_client.client import LabelClient
 from services.label_client.errors import LabelServiceError, LabelServiceUnreachableError
 from services.label_client.models import RewardImage, RewardMessage
 from services.reward.contract import MAX_REASON
+from services.reward.label_calls import MAX_SENDING, Heard, LabelCalls
 from services.reward.label_sampling import Candidate, LabelSampling
 from services.reward.worker import RewardError
 from tdm_core.types import ImageGroup, RewardRecord, RewardState
@@ -37,17 +36,12 @@ GRACE_S = 60.0
 """How long after its deadline a group is waited for that the service says nothing of."""
 REST_S = 10.0
 """Pause after a service that could not be reached."""
-MAX_MESSAGES = 64
 MAX_LOOKS = 16
 """Groups looked up one by one in a call, after a restart."""
 TIMEOUT_S = 10.0
 WARN_S = 30.0
-SEND_S = 1.0
-"""How long a call goes on sending."""
-MAX_SENDING = 4
-"""Groups on their way at once."""
-MAX_UPLOADS = 16
-"""Their images on their way at once."""
+CALL_S = 2.0
+"""How long a call waits for the service, at most; half of it while it sends."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +58,9 @@ class _Collected:
         self.numbers[name] = self.numbers.get(name, 0.0) + value
 
 
-def label_client(reward: RewardConfig) -> LabelClient:
-    """The client of a human reward; ValueError where the key is missing."""
+def label_client(reward: RewardConfig, pause: Callable[[float], Any] = time.sleep) -> LabelClient:
+    """The client of a human reward, which pauses between attempts; ValueError where the key is
+    missing."""
     human = reward.human
     assert human is not None
     key = os.environ.get(human.key_env, "").strip()
@@ -74,7 +69,7 @@ def label_client(reward: RewardConfig) -> LabelClient:
             f"reward {reward.name!r} (human): the environment variable {human.key_env} is not set; "
             "put a service key of the label service into it (tdm-r1 keys create --role service)"
         )
-    return LabelClient(human.url, key, timeout_s=TIMEOUT_S, retries=2)
+    return LabelClient(human.url, key, timeout_s=TIMEOUT_S, retries=2, sleep=pause)
 
 
 def check_service(reward: RewardConfig, client: LabelClient | None = None) -> None:
@@ -108,16 +103,18 @@ class HumanRewardWorker:
         sampler: Mapping[str, int] | None = None,
         client: LabelClient | None = None,
         clock: Callable[[], float] = time.monotonic,
+        call_s: float = CALL_S,
     ) -> None:
         """`sampler` is told to the service with each group; `clock` gives seconds."""
         assert reward.human is not None
         self._settings, self._options = reward, reward.human
         self._run_id, self._group_size = run_id, group_size
         self._sampler = dict(sampler or {})
-        self._client = client or label_client(reward)
-        self._clock = clock
-        self._uploads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
-        self._senders = ThreadPoolExecutor(MAX_SENDING, thread_name_prefix="send")
+        self._calls = LabelCalls(lambda pause: client or label_client(reward, pause))
+        self._clock, self._call_s = clock, call_s
+        self._sending: dict[Future[Exception | None], Candidate] = {}
+        """Groups on their way, perhaps since an earlier call."""
+        self._listening: Future[Heard] | None = None
         self._sampling = LabelSampling(self._options, clock)
         self._asked: dict[int, float] = {}
         """Groups that people have, and when they got them."""
@@ -139,44 +136,46 @@ class HumanRewardWorker:
     ) -> tuple[list[RewardRecord], dict[str, float], list[str]]:
         """Ask and listen: records, numbers to watch, receipts to acknowledge.
 
-        Never raises because the service is away: then nothing is sent and nothing heard.
+        Never raises because the service is away, nor waits for it beyond `call_s`: what has not
+        been sent or heard by then is by a later call.
         """
-        found, receipts = _Collected(), []
-        self._send(policy_version, found)
-        if self._clock() >= self._rest_until:
-            try:
-                receipts = self._receive(policy_version, found)
-                self._look_up(found)
-            except (LabelServiceError, LabelServiceUnreachableError) as error:
-                self._away(error, found)
+        found, began = _Collected(), self._clock()
+        self._send(policy_version, found, began + self._call_s / 2)
+        receipts = self._listen(policy_version, found, began + self._call_s)
         self._expire(found)
         return found.records, self._numbers(found), receipts
 
     def acknowledge(self, receipts: Sequence[str]) -> int:
         """Tell the service that these answers are safe; how many it took."""
         try:
-            results = self._client.ack(receipts) if receipts else []
-        except (LabelServiceError, LabelServiceUnreachableError) as error:
-            logger.warning("%s: %s; the answers will come again", self._who, error)
+            told = self._calls.acknowledge(receipts) if receipts else None
+            results = told.result(self._call_s) if told else []
+        except (LabelServiceError, LabelServiceUnreachableError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {self._call_s:g} s"
+            logger.warning("%s: %s; the answers may come again", self._who, reason)
             return 0
         return sum(result.status == 200 for result in results)
 
     def adopt(self, group_ids: Sequence[int]) -> int:
         """After a restart: groups that the buffer waits for; the service is asked about each."""
-        known = self._asked.keys() | self._sampling.candidates
+        on_their_way = {candidate.images.group_id for candidate in self._sending.values()}
+        known = self._asked.keys() | self._sampling.candidates | on_their_way
         unknown = [group_id for group_id in group_ids if group_id not in known]
         self._unsure |= dict.fromkeys(unknown)
         return len(unknown)
 
     def close(self) -> None:
         """Give the connection back."""
-        self._senders.shutdown()
-        self._uploads.shutdown()
-        self._client.close()
+        self._calls.close()
 
     @property
     def _who(self) -> str:
         return f"reward {self._settings.name!r} (human)"
+
+    @property
+    def _rests(self) -> bool:
+        """The service could not be reached a moment ago."""
+        return self._clock() < self._rest_until
 
     def _numbers(self, found: _Collected) -> dict[str, float]:
         waiting = {"open": len(self._asked), "candidates": self._sampling.num_candidates}
@@ -184,31 +183,36 @@ class HumanRewardWorker:
 
     # Asking
 
-    def _send(self, policy_version: int, found: _Collected) -> None:
+    def _send(self, policy_version: int, found: _Collected, until: float) -> None:
         """Ask about as many candidates as may be, and let the others go whose time is over."""
-        choice = self._sampling.choose(len(self._asked), policy_version)
+        self._note_sent(found, 0.0)
+        num_open = len(self._asked) + len(self._sending)
+        choice = self._sampling.choose(num_open, policy_version)
         for candidate in choice.let_go:
             group_id = candidate.images.group_id
             found.records += self._settled(group_id, "expired", "people were not asked")
             found.count("declined")
-        left, until = choice.send, self._clock() + SEND_S
-        while left and self._rest_until <= self._clock() < until:
+        left = choice.send
+        while (left or self._sending) and self._clock() < until:
             # Several at once, so that the service writes their images together.
-            batch, left = left[:MAX_SENDING], left[MAX_SENDING:]
-            for candidate, fault in zip(batch, self._senders.map(self._put, batch), strict=True):
-                self._note(candidate, fault, found)
+            while left and len(self._sending) < MAX_SENDING and not self._rests:
+                self._put(left.pop(0))
+            if not self._note_sent(found, until - self._clock()):
+                break
         self._sampling.put_back(left)
 
-    def _put(self, candidate: Candidate) -> Exception | None:
-        """Send one group, on a thread of its own; what went wrong, if anything did."""
+    def _put(self, candidate: Candidate) -> None:
         images = candidate.images
-        try:
-            files = [_png(image) for image in images.images_GS3HW[:, -1]]
-            digests = list(self._uploads.map(self._client.put_image, files))
-            self._client.put_group(self._name(images.group_id), self._body(candidate, digests))
-        except (LabelServiceError, LabelServiceUnreachableError) as error:
-            return error
-        return None
+        name, pictures = self._name(images.group_id), images.images_GS3HW[:, -1]
+        sent = self._calls.put(name, pictures, partial(self._body, candidate))
+        self._sending[sent] = candidate
+
+    def _note_sent(self, found: _Collected, patience_s: float) -> bool:
+        """What became of groups on their way; whether it was heard of any."""
+        done = wait(self._sending, patience_s, FIRST_COMPLETED).done
+        for sent in [sent for sent in self._sending if sent in done]:
+            self._note(self._sending.pop(sent), sent.result(), found)
+        return bool(done)
 
     def _note(self, candidate: Candidate, fault: Exception | None, found: _Collected) -> None:
         """What became of a group that was sent."""
@@ -245,16 +249,30 @@ class HumanRewardWorker:
 
     # Hearing
 
-    def _receive(self, policy_version: int, found: _Collected) -> list[str]:
-        messages = self._client.receive(
-            MAX_MESSAGES, self._options.visibility_s, run_id=self._run_id
-        )
-        ours = [message for message in messages if self._is_ours(message)]
-        for message in ours:
+    def _listen(self, policy_version: int, found: _Collected, until: float) -> list[str]:
+        """Take in what the service has said by then, to this call or an earlier one; receipts."""
+        if self._listening is None and not self._rests:
+            doubtful = {
+                group_id: self._name(group_id) for group_id in islice(self._unsure, MAX_LOOKS)
+            }
+            self._listening = self._calls.listen(
+                self._run_id, self._options.visibility_s, self._is_ours, doubtful
+            )
+        if (
+            self._listening is None
+            or not wait([self._listening], max(0.0, until - self._clock())).done
+        ):
+            return []
+        listened, self._listening = self._listening, None
+        heard = listened.result()
+        for message in heard.messages:
             self._hear(message, policy_version - message.policy_version, found)
-        if foreign := [message for message in messages if message not in ours]:
-            self._give_back(foreign, found)
-        return [message.receipt for message in ours]
+        self._note_foreign(heard.foreign, found)
+        for group_id, told in heard.told.items():
+            self._learn(group_id, told, found)
+        if heard.fault is not None:
+            self._away(heard.fault, found)
+        return [message.receipt for message in heard.messages]
 
     def _is_ours(self, message: RewardMessage) -> bool:
         """Whether it tells of a group that this run made: anybody with a key may name the run."""
@@ -262,12 +280,11 @@ class HumanRewardWorker:
         named = number.isascii() and number.isdigit() and message.group_id == self._name(number)
         return named and all(0 <= image.index < self._group_size for image in message.images)
 
-    def _give_back(self, foreign: Sequence[RewardMessage], found: _Collected) -> None:
-        """Unused, so that they become dead letters, where an admin sees them with the reason."""
-        names = ", ".join(message.group_id for message in foreign)
-        logger.warning("%s: %s: not groups of this run, given back", self._who, names)
-        found.count("foreign", len(foreign))
-        self._client.nack([message.receipt for message in foreign], "no group of its run")
+    def _note_foreign(self, foreign: Sequence[RewardMessage], found: _Collected) -> None:
+        if foreign:
+            names = ", ".join(message.group_id for message in foreign)
+            logger.warning("%s: %s: not groups of this run, given back", self._who, names)
+            found.count("foreign", len(foreign))
 
     def _hear(self, message: RewardMessage, staleness: int, found: _Collected) -> None:
         group_id = int(message.group_id.removeprefix(self._name("")))
@@ -309,27 +326,17 @@ class HumanRewardWorker:
             revision=revision,
         )
 
-    def _look_up(self, found: _Collected) -> None:
-        """What became of groups that an earlier worker had asked about."""
-        while self._unsure and found.numbers.get("looked_up", 0.0) < MAX_LOOKS:
-            group_id = next(iter(self._unsure))
-            try:
-                path = f"/aggregates/{self._name(group_id)}"
-                told = self._client.request("GET", path).json()
-            except LabelServiceError as error:
-                if error.status != 404:
-                    raise
-                told = {"state": "lost"}
-            self._settle_doubt(group_id)
-            found.count("looked_up")
-            self._learn(group_id, told, found)
-
     def _settle_doubt(self, *group_ids: int) -> None:
         """It is known now what becomes of them: the service need not be asked."""
         for group_id in group_ids:
             self._unsure.pop(group_id, None)
 
     def _learn(self, group_id: int, told: Mapping[str, Any], found: _Collected) -> None:
+        """What became of a group that an earlier worker had asked about."""
+        if group_id not in self._unsure:
+            return  # it came again while the service was asked
+        self._settle_doubt(group_id)
+        found.count("looked_up")
         # The answer to a ready group is in the queue and comes from there: taking it here as well
         # would bring it twice. What was consumed comes no more.
         if told["state"] in ("open", "ready"):
@@ -386,12 +393,3 @@ class HumanRewardWorker:
         if now >= self._warned_at + WARN_S:
             self._warned_at = now
             logger.warning("%s: no labels meanwhile: %s", self._who, error)
-
-
-def _png(image_3HW: Tensor) -> bytes:
-    """(3, H, W) uint8 as a PNG file; lossless, so that people judge what the rewards judge."""
-    file = io.BytesIO()
-    Image.fromarray(image_3HW.permute(1, 2, 0).contiguous().numpy()).save(
-        file, "PNG", compress_level=1
-    )
-    return file.getvalue()

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import logging
+import time
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from services.config import RewardConfig
 from services.reward.human import HumanRewardWorker, check_service, label_client
+from services.reward.label_calls import LabelCalls
 from services.reward.worker import RewardError
 from tdm_core.types import ImageGroup, Prompt, RewardRecord
 from tests.label_service_fake import FakeLabelService
@@ -36,10 +39,13 @@ def human(on_failure="drop_sample", **options) -> RewardConfig:
     return RewardConfig(name="human", kind="human", on_failure=on_failure, options=options)
 
 
-def worker(service, clock=None, on_failure="drop_sample", **options) -> HumanRewardWorker:
+def worker(
+    service, clock=None, on_failure="drop_sample", call_s=5.0, **options
+) -> HumanRewardWorker:
     settings = human(on_failure, **options)
+    client = service.client()
     return HumanRewardWorker(
-        settings, service.run_id, SIZE, {"nfe": 4}, service.client(), clock or Clock()
+        settings, service.run_id, SIZE, {"nfe": 4}, client, clock or Clock(), call_s
     )
 
 
@@ -315,6 +321,65 @@ def test_what_cannot_be_asked_yet_is_asked_later():
     asked.collect(0)
     service.away, clock.now = False, 20.0
     assert told(asked.collect(0)[0]) == both(3, "expired")
+
+
+# A service that hangs
+
+
+def until_all(asked: HumanRewardWorker, *wanted: tuple) -> list[tuple]:
+    """What later calls bring, until it is all that is wanted."""
+    found = []
+    until = time.monotonic() + 10
+    while not set(wanted) <= set(found) and time.monotonic() < until:
+        found += told(asked.collect(0)[0])
+    return found
+
+
+@pytest.mark.parametrize("stuck", ["/images", "/groups", "/reward-queue:receive", "/aggregates"])
+def test_a_service_that_hangs_holds_up_no_call_and_what_it_does_late_is_heard(stuck):
+    service = FakeLabelService()
+    service.stuck = stuck
+    asked = worker(service, time.monotonic, call_s=0.1)
+    asked.offer([group(7)])
+    asked.adopt([8])
+    service.say(9, *MU)
+    began = time.monotonic()
+    found = [row for _ in range(3) for row in told(asked.collect(0)[0])]
+    assert asked.adopt([7]) == 0
+    assert time.monotonic() - began < 4
+    service.released.set()
+    wanted = both(7, "pending") + both(8, "expired") + [(9, 0, "ready", 0.25)]
+    found += until_all(asked, *set(wanted) - set(found))
+    assert set(wanted) <= set(found)
+    assert [row for row in found if row[0] in (7, 8)] in (wanted[:4], wanted[2:4] + wanted[:2])
+    assert len(service.groups) == 1
+    asked.close()
+
+
+def test_an_acknowledgement_that_hangs_is_made_behind_its_caller(caplog):
+    service = FakeLabelService()
+    service.stuck = "/reward-queue:ack"
+    asked = worker(service, call_s=0.1)
+    service.say(0, *MU)
+    receipts = asked.collect(0)[2]
+    began = time.monotonic()
+    assert asked.acknowledge(receipts) == 0
+    assert time.monotonic() - began < 4
+    assert "no answer within 0.1 s" in caplog.text
+    service.released.set()
+    until = time.monotonic() + 10
+    while service.acked != receipts and time.monotonic() < until:
+        time.sleep(0.01)
+    assert service.acked == receipts
+
+
+def test_who_closes_waits_for_no_pause_between_attempts():
+    service = FakeLabelService()
+    service.refusal = (503, "busy")
+    calls = LabelCalls(lambda pause: service.client(retries=1, backoff_s=60, sleep=pause))
+    listened = calls.listen("run", 60, lambda _: True, {})
+    calls.close()
+    assert wait([listened], 5).done
 
 
 # Before the run
