@@ -101,26 +101,27 @@ class Board(Generic[Model]):
     ) -> None:
         """A panel with a chart, which stays in place and gets new data."""
         stamp, body = self._frame(title, wide)
-        charts: list[ui.echart] = []
-        words: list[Any] = []
+        drawn: list[tuple[ui.echart, Any]] = []
 
         def show(model: Model) -> None:
             stamp.text = str(self._stamp(model))
             found = options(model)
-            if found is not None and charts:
-                charts[0].options.clear()
-                charts[0].options.update(found)
-                charts[0].update()
-                words[0].props["aria-label"] = describe(title, found)
+            if found is not None and drawn:
+                ((chart, words),) = drawn
+                chart.options.clear()
+                chart.options.update(found)
+                chart.update()
+                words.props["aria-label"] = describe(title, found)
                 return
             body.clear()
+            drawn.clear()
             with body:
                 if found is None:
                     empty("Nothing told yet.")
                     return
-                words.append(tag("div", role="img", aria_label=describe(title, found)))
-                with words[0]:
-                    charts.append(ui.echart(found, renderer="svg").classes("chart"))
+                words = tag("div", role="img", aria_label=describe(title, found))
+                with words:
+                    drawn.append((ui.echart(found, renderer="svg").classes("chart"), words))
                 if note:
                     tag("p", note, "quiet")
 

@@ -7,15 +7,18 @@ from functools import partial
 
 import pytest
 from fastapi import Request
-from nicegui import Client
+from nicegui import Client, ui
 from nicegui.page import page
 
 from services.dashboard.app import DRAWS
+from services.dashboard.charts import Curve, lines
 from services.dashboard.frame import Shell, show
 from services.dashboard.pages import group
+from services.dashboard.panels import Board, Stamp
 from services.dashboard.sessions import Sessions
 from services.run_store.run_folder import RunFolder
 from services.runs_api.library import Library
+from services.runs_api.metric_table import Series
 from services.train import train
 from services.web.auth import Principal
 from services.web.clock import utc_now
@@ -87,3 +90,23 @@ def test_no_page_reads_a_run_where_all_pages_are_served(finished, watch, path):
     assert any(text.startswith("as of") for text in texts)
     # The index of images is a file without a name.
     assert [each for each in watch.opened if not each[1] or each[1].startswith(str(runs))] == []
+
+
+def test_a_chart_that_was_empty_for_once_is_drawn_again():
+    found = [Series("x", [1], [10.0], [1], [value], 1, []) for value in (0.25, 0.75)]
+    models = [[Curve("x", found[0])], [], [Curve("x", found[1])]]
+    seen = []
+
+    async def in_a_client():
+        with Client(page("")) as client:
+            told = iter([*models, models[-1]])
+            board = Board(lambda: next(told), lambda model: Stamp(None))
+            await board.start(lambda: board.chart("Reward", lines))
+            (timer,) = (each for each in client.elements.values() if isinstance(each, ui.timer))
+            for _ in models:
+                charts = [e for e in client.elements.values() if isinstance(e, ui.echart)]
+                seen.append([chart.options["series"][0]["data"] for chart in charts])
+                await timer.callback()
+
+    asyncio.run(in_a_client())
+    assert seen == [[[[1, 0.25]]], [], [[[1, 0.75]]]]
