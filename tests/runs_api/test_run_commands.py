@@ -59,7 +59,11 @@ def test_the_same_key_is_the_same_command(live, ask):
     first = ask(live.folder.id, "pause", key="k").json()
     again = ask(live.folder.id, "pause", key="k")
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
-    assert ask(live.folder.id, "stop", key="k").status_code == 422
+    for other in ({"type": "stop"}, {"type": "pause", "timeout_s": 61}):
+        refused = ask(live.folder.id, **other, key="k")
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-key-reused")
+    assert "type pause and timeout_s 60 before" in refused.json()["detail"]
+    assert ask(live.folder.id, "pause", key="k", timeout_s=60).json()["id"] == first["id"]
     assert len(commands.history(live.folder.path)) == 1
 
 

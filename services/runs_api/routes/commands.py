@@ -48,8 +48,11 @@ def request_once(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
 def _request(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
     known = next((each for each in commands.history(run.folder.path) if each.key == key), None)
     if known is not None:
-        if known.type != body.type:
-            detail = f"this Idempotency-Key came with {known.type} before; use a fresh key"
+        if not _is_same(known, body):
+            detail = (
+                f"this Idempotency-Key came with type {known.type} and timeout_s "
+                f"{_timeout_s(known):g} before; use a fresh key"
+            )
             raise Problem(422, "idempotency-key-reused", "Another body under this key", detail)
         return known
     state = run.facts()["state"]
@@ -60,6 +63,15 @@ def _request(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
         run.folder.path, body.type, timeout_s=body.timeout_s, by=by, key=key
     )
     return commands.read(run.folder.path, identity)
+
+
+def _is_same(known: Command, body: CommandIn) -> bool:
+    return known.type == body.type and abs(_timeout_s(known) - body.timeout_s) < 1e-3
+
+
+def _timeout_s(command: Command) -> float:
+    """As it was asked for, but for the rounding of its two times."""
+    return command.times["expires"] - command.times["requested"]
 
 
 @router.get("", operation_id="list_commands", response_model=CommandList, responses=problems())
