@@ -1,6 +1,6 @@
 """Elements of a page. Text goes out as text, whatever it contains; nothing here takes markup."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,11 +87,22 @@ def form(label: str) -> Iterator[None]:
 
 def choice(name: str, label: str, options: dict[str, str], chosen: str | None) -> None:
     """A field with few values; the empty one is no condition."""
+    _select(name, label, options, (chosen or "",))
+
+
+def choices(name: str, label: str, options: Sequence[str], chosen: Container[str]) -> None:
+    """A field with several values at once."""
+    _select(name, label, {option: option for option in options}, chosen, multiple=True, size=3)
+
+
+def _select(
+    name: str, label: str, options: dict[str, str], chosen: Container[str], **attributes: Any
+) -> None:
     with tag("label", classes="field"):
         tag("span", label)
-        with tag("select", name=name):
+        with tag("select", name=name, **attributes):
             for value, text in options.items():
-                tag("option", text, value=value, selected=value == (chosen or ""))
+                tag("option", text, value=value, selected=value in chosen)
 
 
 def entry(name: str, label: str, value: Any, kind: str = "text", **attributes: Any) -> None:

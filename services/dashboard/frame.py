@@ -71,12 +71,15 @@ class Visit:
     principal: Principal
     cookie: str
     query: dict[str, str]
+    """Of the address; what it has several times is joined by commas."""
 
     @classmethod
     def of(cls, shell: Shell, request: Request) -> "Visit":
         """From a request that the gate let through."""
         cookie = request.cookies.get(COOKIE, "")
-        return cls(shell, request.state.principal, cookie, dict(request.query_params))
+        given = request.query_params
+        query = {name: ",".join(given.getlist(name)) for name in given}
+        return cls(shell, request.state.principal, cookie, query)
 
     async def is_admin_still(self) -> Principal | None:
         """Who it is, asked anew, if an admin: a key may have been revoked since the page opened."""

@@ -211,18 +211,22 @@ def test_filters_are_in_the_address_and_a_column_of_the_histogram_is_one(open_pa
     expect(page.locator("h1")).to_contain_text("Group")
 
 
-def test_two_runs_stand_side_by_side(open_page, stage, another):
-    other = another("toy-other")
+def test_runs_stand_side_by_side_and_the_form_keeps_them(open_page, stage, another):
+    names = [stage.finished.id, another("toy-other").id, another("toy-third").id]
     page = shown(open_page("/"), "Runs")
-    for name in (stage.finished.id, other.id):
+    for name in names:
         page.get_by_label(f"Take {name}").check()
     page.get_by_role("button", name="Compare the chosen").click()
-    shown(page, "Rewards")
     chart = page.locator("section[aria-label='Mean reward of the rollouts']")
-    for name in (stage.finished.id, other.id):
-        expect(chart.get_by_role("img").first).to_have_attribute(
-            "aria-label", re.compile(f"{name} upper_half")
-        )
+    for _ in range(2):
+        shown(page, "Rewards")
+        for name in names:
+            expect(chart.get_by_role("img").first).to_have_attribute(
+                "aria-label", re.compile(f"{name} upper_half")
+            )
+        page.get_by_label("Histogram from iteration").fill("2")
+        page.get_by_role("button", name="Show").click()
+        page.wait_for_url(re.compile("from_step=2"))
 
 
 def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from services.dashboard.charts import Curve, lines
-from services.dashboard.elements import choice, empty, entry, form, link, tag
+from services.dashboard.elements import choices, empty, entry, form, link, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import (
     MAX_POINTS,
@@ -83,10 +83,10 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     first, last = number(visit.query, "from_step"), number(visit.query, "to_step")
     board = Board(lambda: load(runs, first, last), lambda model: model.stamp)
     known = await asyncio.to_thread(visit.shell.library.all)
-    with form("Which iterations, which other run"):
+    with form("Which iterations, which other runs"):
         ids = [other.id for other in known if other.id != run.id]
-        options = {"": "none", **{name: name for name in ids}}
-        choice("with", "Beside", options, runs[1].id if len(runs) > 1 else "")
+        beside_it = [other.id for other in runs[1:]]
+        choices("with", f"Beside it, {MAX_RUNS - 1} at most", ids, beside_it)
         entry("from_step", "Histogram from iteration", first, "number", min=0)
         entry("to_step", "to iteration", last, "number", min=0)
         tag("button", "Show", type="submit")
