@@ -96,6 +96,7 @@ def _by_sample(
             "value": record.value,
             "reason": record.reason,
             "version": record.version,
+            "latency_s": round(record.latency_s, 6),
             "parts": {name: part for name, part in record.parts.items() if math.isfinite(part)},
         }
         found.setdefault((record.group_id, record.sample), {})[record.reward] = said

@@ -29,6 +29,7 @@ class _Verdict(_Line):
     value: Number | None
     reason: str
     version: str = ""
+    latency_s: Number | None = None
     parts: dict[str, Number] = {}
 
 

@@ -198,6 +198,7 @@ def test_what_an_image_was_predicted_to_be_is_served_too(get):
         for digest in image["predictions"]:
             assert hashlib.sha256(get(f"/images/{digest}").content).hexdigest() == digest
         assert image["rewards"]["upper_half"]["version"] == "1"
+        assert image["rewards"]["upper_half"]["latency_s"] > 0
 
 
 def test_what_happened_to_a_group_is_told_from_its_making_to_its_end(get, finished):
@@ -233,11 +234,13 @@ def test_a_run_of_old_has_images_without_predictions(get, finished):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         assert all(line.pop(name) for name in new)
-        del line["rewards"]["upper_half"]["parts"]
+        for name in ("parts", "latency_s"):
+            del line["rewards"]["upper_half"][name]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     group = get("/groups/0").json()
     assert (group["sigmas"], [image["predictions"] for image in group["images"]]) == ([], [[]] * 4)
-    assert group["images"][0]["rewards"]["upper_half"]["parts"] == {}
+    old = group["images"][0]["rewards"]["upper_half"]
+    assert (old["parts"], old["latency_s"]) == ({}, None)
 
 
 def store_large(run):

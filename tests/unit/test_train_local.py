@@ -184,7 +184,10 @@ def test_rollout_images_lie_in_the_store_with_what_the_reward_said(tmp_path: Pat
     assert len(lines) == 2 * 4 * 3
     assert {line["step"] for line in lines} == {0, 2}
     assert all(store.path(line["digest"]).is_file() for line in lines)
-    assert {line["rewards"]["upper_half"]["value"] for line in lines} == {0.0, 1.0}
+    said = [line["rewards"]["upper_half"] for line in lines]
+    assert {verdict["value"] for verdict in said} == {0.0, 1.0}
+    assert {verdict["version"] for verdict in said} == {"1"}
+    assert all(0 < verdict["latency_s"] < 60 for verdict in said)
     assert lines[0]["prompt"] in ("label 0", "label 1")
     assert [len(line["predictions"]) for line in lines] == [3, 3, 0] * 8
     before_last = {digest for line in lines for digest in line["predictions"]}

@@ -15,6 +15,7 @@ class VerdictView(BaseModel):
     value: float | None = Field(description="null unless ready: missing is never 0")
     reason: str
     version: str = Field("", description="Of the reward; empty in runs of old")
+    latency_s: float | None = Field(None, description="Of the batch; null in runs of old")
     parts: dict[str, float] = Field({}, description="What the value is made of, by name")
 
 
