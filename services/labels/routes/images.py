@@ -20,6 +20,12 @@ router = APIRouter(prefix="/images", tags=["images"])
 
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file's bytes")]
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+CHANGE: dict[str, Any] = {
+    "status_code": 204,
+    "response_class": Response,
+    "responses": problems(412),
+}
+"""What every route says that changes a picture and answers nothing."""
 FOR_EVER = "private, max-age=31536000, immutable"
 
 
@@ -79,13 +85,7 @@ async def put_image(
     return answer(ImageView.of(image), 201 if is_new else 200, location=location)
 
 
-@router.delete(
-    "/{sha256}",
-    operation_id="remove_image",
-    status_code=204,
-    response_class=Response,
-    responses=problems(412),
-)
+@router.delete("/{sha256}", operation_id="remove_image", **CHANGE)
 async def remove_image(
     sha256: Digest, request: Request, principal: Principal = require("admin")
 ) -> Response:
@@ -98,39 +98,25 @@ async def remove_image(
         if retention.withdraw(session, image, now, state.settings):
             record_audit(session, principal, "image.remove", sha256, None, None, now)
 
-    await _change(request, sha256, withdraw)
+    done = await _change(request, sha256, withdraw)
     await _delete_files(request, sha256)
-    return answer(None, 204)
+    return done
 
 
-@router.put(
-    "/{sha256}/pin",
-    operation_id="pin_image",
-    status_code=204,
-    response_class=Response,
-    responses=problems(412),
-)
+@router.put("/{sha256}/pin", operation_id="pin_image", **CHANGE)
 async def pin_image(
     sha256: Digest, request: Request, _: Principal = require("service", "admin")
 ) -> Response:
     """Keep a picture however old it gets, such as those of an evaluation."""
-    await _change(request, sha256, lambda _, image: setattr(image, "pinned", True))
-    return answer(None, 204)
+    return await _change(request, sha256, lambda _, image: setattr(image, "pinned", True))
 
 
-@router.delete(
-    "/{sha256}/pin",
-    operation_id="unpin_image",
-    status_code=204,
-    response_class=Response,
-    responses=problems(412),
-)
+@router.delete("/{sha256}/pin", operation_id="unpin_image", **CHANGE)
 async def unpin_image(
     sha256: Digest, request: Request, _: Principal = require("service", "admin")
 ) -> Response:
     """Let a picture go with those of its age."""
-    await _change(request, sha256, lambda _, image: setattr(image, "pinned", False))
-    return answer(None, 204)
+    return await _change(request, sha256, lambda _, image: setattr(image, "pinned", False))
 
 
 @router.get(
@@ -175,7 +161,9 @@ def _etag(sha256: str, size: str) -> str:
     return f'"{sha256[:32]}-{size}"'
 
 
-async def _change(request: Request, sha256: str, change: Callable[[Session, Image], None]) -> None:
+async def _change(
+    request: Request, sha256: str, change: Callable[[Session, Image], None]
+) -> Response:
     """404 where nobody ever put it. A picture never changes, so that If-Match tells whether it is
     here, in whatever size it was read."""
 
@@ -186,6 +174,7 @@ async def _change(request: Request, sha256: str, change: Callable[[Session, Imag
         change(session, image)
 
     await request.app.state.database.write(operation)
+    return answer(None, 204)
 
 
 async def _delete_files(request: Request, sha256: str) -> None:
