@@ -5,7 +5,9 @@ It also has the clock that ends the waiting for people. What happens to groups w
 stored is told from here, where it is known (services/replay/history.py).
 """
 
+import math
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +21,8 @@ from tdm_core.types import FreshBatch, RewardedBatch, RewardRecord, RewardState,
 
 Counts = dict[str, float]
 
+AGES = (0, 1, 2, 4, 8, 16, 32, 64, math.inf)
+"""A drawn group is counted at the first of these versions that it is not older than."""
 GRACE_S = 120.0
 """How much later than the deadline a group is given up that nobody has told the end of."""
 
@@ -44,7 +48,7 @@ class ReplayWorker:
         self.normaliser = AdvantageNormaliser(algorithm.advantages, config.reward_weights, floors)
         self.history = GroupHistory(config.is_stored, self.buffer.late.names, time.time)
         self.policy_version = 0
-        self._drawn: Counts = {}
+        self._drawn: defaultdict[str, float] = defaultdict(float)
         self._change = 0
         self._clock = clock
         self._pending_since: dict[int, float] = {}
@@ -102,7 +106,8 @@ class ReplayWorker:
         return batch
 
     def counts(self, policy_version: int = 0) -> Counts:
-        """Groups held, ready for each reader, and dropped; staleness of the last draws.
+        """Groups held, ready for each reader, and dropped; staleness of the last draws, and how
+        many groups were drawn at which so far.
 
         `change` grows with every answer, so that an overtaken one can be told; `versions/NAME` is
         there once a reward has answered in more than one.
@@ -115,7 +120,7 @@ class ReplayWorker:
         self._change += 1
         ready = self.buffer.num_ready(self.policy_version)
         several = {f"versions/{name}": len(v) for name, v in self._versions.items() if len(v) > 1}
-        counts = ready | vars(self.buffer.counts) | self._drawn
+        counts = ready | vars(self.buffer.counts) | dict(self._drawn)
         return counts | several | {"change": self._change}
 
     def drain_history(self) -> list[Event]:
@@ -144,6 +149,9 @@ class ReplayWorker:
         staleness = [self.policy_version - version for version in versions]
         self._drawn[f"staleness_{reader}_mean"] = sum(staleness) / len(staleness)
         self._drawn[f"staleness_{reader}_max"] = max(staleness)
+        self._drawn[f"staleness_{reader}/sum"] += sum(staleness)
+        for age in staleness:
+            self._drawn[f"staleness_{reader}/{AGES[bisect_left(AGES, age)]:g}"] += 1
 
     def state_dict(self) -> dict[str, Any]:
         """`tensors` (part -> name -> tensor) and JSON-able `facts`: buffer, statistics, version."""

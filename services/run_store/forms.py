@@ -79,12 +79,21 @@ class _Alert(_Line):
     cleared_step: Count | None = None
 
 
+class _Gpu(_Line):
+    name: str
+    used_bytes: Count
+    total_bytes: Count
+    utilisation: Number | None
+
+
 class _Worker(_Line):
     pids: list[int]
     alive: bool
     restarts: Count
     since: Time | None = None
     died_at: Time | None = None
+    heard_at: Time | None = None
+    gpus: list[_Gpu] = []
 
 
 class _Silence(_Line):

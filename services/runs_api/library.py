@@ -20,6 +20,7 @@ from services.runs_api.evaluations import Sheets
 from services.runs_api.glance import Glance
 from services.runs_api.group_index import GroupIndex
 from services.runs_api.metric_table import MetricTable
+from services.runs_api.tally import Tally
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -33,6 +34,7 @@ class OpenRun:
         self.folder = folder
         self.store = ImageStore(folder.images)
         self.sheets = Sheets(folder.path / "evaluations")
+        self.tally = Tally(folder.metrics)
         self._use = use
         self._read_from_start(None)
         self._alerts = Tail(folder.alerts, is_ours=is_alert)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.run_store.run_folder import ENDED
@@ -23,6 +23,10 @@ class Worker:
     restarts: int
     since: float | None
     """Unix time since when it is so; None where the status does not tell."""
+    heard_at: float | None = None
+    """Unix time at which its process last answered; None where the status does not tell."""
+    gpus: list[Mapping[str, Any]] = field(default_factory=list)
+    """One a rank that computes on a GPU: `GpuState`."""
 
 
 def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
@@ -35,6 +39,8 @@ def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
             said["pids"],
             said["restarts"],
             said.get("since"),
+            said.get("heard_at"),
+            said.get("gpus", []),
         )
         for name, said in sorted(facts.get("workers", {}).items())
     ]

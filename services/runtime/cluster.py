@@ -12,13 +12,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from services.runtime.handles import (
+    GpuState,
     Handle,
     HireFailedError,
     HostSpec,
@@ -26,12 +28,14 @@ from services.runtime.handles import (
     Resync,
     WorkerDiedError,
 )
-from services.runtime.hosting import Host
+from services.runtime.hosting import Host, gpu_in_use
 from services.runtime.waiting import Patience
 
 log = logging.getLogger(__name__)
 
 DEATH_NOTICE_S = 2.0
+PULSE_S = 5.0
+"""Between two answers of a process."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -48,6 +52,10 @@ class _HostActor(Host):
     def watch(self) -> None:
         """Never returns; its reference fails when the process ends."""
         threading.Event().wait()
+
+    def pulse(self) -> GpuState | None:
+        """Answers beside the work; with the GPU that it computes on, if it does."""
+        return gpu_in_use()
 
     def free_address(self) -> str:
         """`host:port` where rank 0 may listen."""
@@ -68,6 +76,8 @@ class _Processes:
         self.condemned = ""  # why it was ended on purpose
         self.actors: list[Any] = []
         self.pids: list[int] = []
+        self.heard_at: float | None = None
+        self.gpus: list[GpuState] = []
 
     @property
     def may_restart(self) -> bool:
@@ -78,7 +88,7 @@ class _Processes:
         """Make the processes and their workers; raises what a constructor raised."""
         spec, self.condemned = self.spec, ""
         options: dict[str, Any] = {
-            "concurrency_groups": {"watch": 1},
+            "concurrency_groups": {"watch": 2},
             "num_cpus": spec.num_cpus,
             "num_gpus": spec.num_gpus,
         }
@@ -131,11 +141,23 @@ class _Processes:
     async def death(self) -> WorkerDiedError:
         """Returns when a process of this host has ended, with what is known."""
         watches = [actor.watch.options(concurrency_group="watch").remote() for actor in self.actors]
+        listening = asyncio.create_task(self._listen())
         try:
             await self.first_fault(watches)
         except WorkerDiedError as death:
             return death
+        finally:
+            listening.cancel()
         raise AssertionError(f"the watch of {self.spec.name} ended by itself")
+
+    async def _listen(self) -> None:
+        """Have every process answer now and then: one that lives and hangs does not."""
+        with suppress(RayError):  # of a death the watch tells
+            while True:
+                pulses = [a.pulse.options(concurrency_group="watch").remote() for a in self.actors]
+                gpus = await asyncio.gather(*pulses)
+                self.heard_at, self.gpus = time.time(), [gpu for gpu in gpus if gpu is not None]
+                await asyncio.sleep(PULSE_S)
 
     def kill(self) -> None:
         """End the processes at once."""
@@ -329,7 +351,13 @@ class ClusterRuntime:
     def processes(self) -> dict[str, ProcessState]:
         """Every host, with the processes of its ranks."""
         return {
-            name: ProcessState(pids=host.pids, alive=host.alive.is_set(), restarts=host.restarts)
+            name: ProcessState(
+                pids=host.pids,
+                alive=host.alive.is_set(),
+                restarts=host.restarts,
+                heard_at=host.heard_at,
+                gpus=host.gpus,
+            )
             for name, host in {**self._hosts, **self._hired}.items()
         }
 

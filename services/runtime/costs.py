@@ -5,10 +5,13 @@ without a batch, and no failure is counted where nothing was tried.
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 QUANTILES = {"p50": 0.5, "p95": 0.95}
+BOUNDS_S = (0.01, 0.1, 0.5, 1, 5, 10, 50, 100, 500, math.inf)
+"""A batch is counted at the first of these that its seconds do not exceed."""
 
 
 class Costs:
@@ -26,6 +29,7 @@ class Costs:
         `counts` has `images`, `evaluations` (calls of the reward itself), and any others.
         """
         self._latencies.append(seconds)
+        self._counts[f"batch_seconds/{BOUNDS_S[bisect_left(BOUNDS_S, seconds)]:g}"] += 1
         self._waits.extend(waits)
         self._counts.update(counts)
 

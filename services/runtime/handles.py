@@ -105,6 +105,19 @@ class Handle(Protocol):
         ...
 
 
+class GpuState(TypedDict):
+    """The GPU that a process computes on."""
+
+    name: str
+    """What it is."""
+    used_bytes: int
+    """Memory that all its processes have."""
+    total_bytes: int
+    """Memory that there is."""
+    utilisation: float | None
+    """Share of the last moments that it computed in; None where nothing can tell."""
+
+
 class ProcessState(TypedDict):
     """A host, as the run's status shows it."""
 
@@ -114,6 +127,10 @@ class ProcessState(TypedDict):
     """False from the notice of a death until the restart is done."""
     restarts: int
     """How often it was started again."""
+    heard_at: float | None
+    """Unix time at which its processes last answered, also amid their work; None before."""
+    gpus: list[GpuState]
+    """Of the ranks that compute on one."""
 
 
 Resync = Callable[[str], Awaitable[None]]

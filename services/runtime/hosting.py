@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from services.runtime.handles import HostSpec
+from services.runtime.handles import GpuState, HostSpec
 
 
 def limit_threads(threads: int) -> None:
@@ -19,6 +19,23 @@ def limit_threads(threads: int) -> None:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     torch = sys.modules.get("torch") or importlib.import_module("torch")
     torch.set_num_threads(threads)
+
+
+def gpu_in_use() -> GpuState | None:
+    """The GPU that this process computes on; None where it does not (yet).
+
+    Asking a process that has not touched one would make it hold memory there.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    try:
+        utilisation = torch.cuda.utilization() / 100
+    except (ImportError, RuntimeError):  # it takes the package nvidia-ml-py, and a driver's leave
+        utilisation = None
+    name = torch.cuda.get_device_name()
+    return GpuState(name=name, used_bytes=total - free, total_bytes=total, utilisation=utilisation)
 
 
 class Host:

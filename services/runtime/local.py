@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from services.runtime.handles import Handle, HostSpec, ProcessState, Resync
-from services.runtime.hosting import Host
+from services.runtime.hosting import Host, gpu_in_use
 from services.runtime.waiting import Patience
 
 
@@ -143,7 +143,14 @@ class LocalRuntime:
 
     def processes(self) -> dict[str, ProcessState]:
         """Every host is this process."""
-        here = ProcessState(pids=[os.getpid()], alive=True, restarts=0)
+        gpu = gpu_in_use()
+        here = ProcessState(
+            pids=[os.getpid()],
+            alive=True,
+            restarts=0,
+            heard_at=time.time(),
+            gpus=[] if gpu is None else [gpu],
+        )
         return dict.fromkeys(self._threads, here)
 
     async def close(self) -> None:

@@ -168,6 +168,22 @@ def test_a_worker_that_is_renewed_is_a_new_process_and_one_restart_less() -> Non
     assert run(scenario, host(restartable=True)) == (True, [True, False], 1)
 
 
+def test_a_process_answers_amid_its_work() -> None:
+    async def scenario(handles, runtime):
+        began = time.time()
+        work = handles["maker"].slow.remote(2)
+        supervisor = asyncio.create_task(runtime.supervise(resync_nothing))
+        while runtime.processes()["maker"]["heard_at"] is None:
+            await asyncio.sleep(0.05)
+        said = runtime.processes()["maker"]
+        await work
+        ended = time.time()
+        supervisor.cancel()
+        return began <= said["heard_at"] < ended - 0.5, said["gpus"]
+
+    assert run(scenario, host()) == (True, [])
+
+
 def test_a_hired_worker_that_cannot_be_made_or_kept_is_none() -> None:
     broken = Recipe("tests.integration.cluster_workers:Unbuildable")
     standby = HostSpec("broken", {"broken": broken}, num_cpus=0.1, standby=True)

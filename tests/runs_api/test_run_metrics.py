@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,6 @@ pytestmark = pytest.mark.integration
 
 DEPLOY = Path("deploy").absolute()
 RULES = DEPLOY / "prometheus/rules.yml"
-ELSEWHERE = {"node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
-"""Of other exporters."""
 
 
 @pytest.fixture
@@ -56,6 +55,50 @@ def test_a_live_run_tells_its_newest_numbers(client, live):
     assert value_of(text, f"tdmr1_checkpoint_bytes{{{run}}}") > 0
 
 
+def test_what_a_run_told_line_by_line_adds_up(client, live):
+    text, run = scraped(client), f'run="{live.id}"'
+    lines = [json.loads(line) for line in live.metrics.read_text().splitlines()]
+    images = sum(line.get("rollout/images", 0) for line in lines)
+    assert value_of(text, f"tdmr1_images_generated_total{{{run}}}") == images > 0
+    asked = f'tdmr1_remote_reward_requests_total{{outcome="ready",reward="upper_half",{run}}}'
+    assert value_of(text, asked) == images
+    assert value_of(text, f"tdmr1_train_step_seconds_count{{{run}}}") == 6
+    took = sum(line["seconds/generator"] for line in lines if "seconds/generator" in line)
+    phase = f'tdmr1_phase_seconds_sum{{phase="generator",{run}}}'
+    assert value_of(text, phase) == pytest.approx(took)
+    fresh = f'tdmr1_staleness_steps_bucket{{le="0.0",learner="generator",{run}}}'
+    assert value_of(text, fresh) == 6 * 4  # groups, on-policy
+    batches = sum(line["reward/upper_half/batches"] for line in lines if "rollout/images" in line)
+    judged = f'tdmr1_remote_reward_seconds_count{{reward="upper_half",{run}}}'
+    assert value_of(text, judged) == batches
+    assert value_of(text, f"tdmr1_weight_sync_seconds_count{{{run}}}") >= 6
+
+
+def test_a_scrape_reads_only_what_is_new(client, live):
+    scraped(client)
+    run = client.app.state.library.find(live.id)
+    with run.tally.looked_at() as tally:
+        position = tally.position
+    assert position == live.metrics.stat().st_size
+    last = json.loads(live.metrics.read_text().splitlines()[-1])
+    with live.metrics.open("a") as file:
+        file.write(json.dumps(last | {"step": 7, "rollout/images": 5}) + "\n")
+    before = live.metrics.read_bytes()[:position]
+    live.metrics.write_bytes(b" " * (position - 1) + b"\n" + live.metrics.read_bytes()[position:])
+    images = sum(json.loads(line).get("rollout/images", 0) for line in before.splitlines())
+    text = scraped(client)
+    assert value_of(text, f'tdmr1_images_generated_total{{run="{live.id}"}}') == images + 5
+
+
+def test_the_disk_and_heartbeats_are_told(client, live):
+    text, now = scraped(client), time.time()
+    usage = shutil.disk_usage(live.path)
+    assert value_of(text, "tdmr1_disk_size_bytes") == usage.total
+    heard_at = live.status()["workers"]["replay"]["heard_at"]
+    sample = f'tdmr1_worker_heartbeat_age_seconds{{role="replay",run="{live.id}",worker="replay"}}'
+    assert value_of(text, sample) == pytest.approx(now - heard_at, abs=5)
+
+
 def test_a_run_that_has_ended_is_not_told_any_more(client, finished):
     assert finished.id not in scraped(client)
 
@@ -71,7 +114,7 @@ def test_no_prompt_and_no_group_is_a_label(client, live):
     text = scraped(client)
     labels = set(re.findall(r'[{,](\w+)="', text))
     known = {"run", "reward", "denoise_step", "phase", "state", "learner", "role", "worker"}
-    assert labels <= known | {"route", "method", "status", "le"}
+    assert labels <= known | {"reason", "outcome", "route", "method", "status", "le"}
 
 
 def test_other_machines_need_the_token(client, settings):
@@ -94,10 +137,11 @@ def test_rules_and_panels_speak_of_metrics_that_there_are(client, live, tmp_path
     database.close()
     text = scraped(client) + Scrape(label_metrics.REGISTRY, known).text().decode()
     told = set(re.findall(r"^# TYPE (\w+)", text, re.M))
-    told |= {f"{name}_bucket" for name in told} | {"tdmr1_agreement_alpha"}  # absent without labels
-    named = set(re.findall(r"\b(?:tdmr1|node)_\w+", " ".join(expressions())))
+    parts = {f"{name}_{part}" for name in told for part in ("bucket", "sum", "count")}
+    told |= parts | {"tdmr1_agreement_alpha"}  # absent without labels
+    named = set(re.findall(r"\btdmr1_\w+", " ".join(expressions())))
     assert len(named) > 15
-    assert named - told - ELSEWHERE == set()
+    assert named - told == set()
 
 
 def test_every_alert_says_what_helps():
@@ -118,3 +162,57 @@ def test_prometheus_itself_takes_the_rules_and_every_expression(tmp_path):
     for command in (["rules", RULES], ["rules", asked], ["config", config]):
         done = subprocess.run([promtool, "check", *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+RUN = 'run="toy"'
+FIRING = {
+    "NoIteration": [
+        ("tdmr1_last_step_timestamp_seconds", RUN, "0x60"),
+        ("tdmr1_train_step_seconds_bucket", f'{RUN},le="5"', "0x60"),
+        ("tdmr1_train_step_seconds_bucket", f'{RUN},le="10"', "20x60"),
+        ("tdmr1_train_step_seconds_bucket", f'{RUN},le="+Inf"', "20x60"),
+    ],
+    "WorkerSilent": [("tdmr1_worker_heartbeat_age_seconds", f'{RUN},worker="a"', "0+60x60")],
+    "RewardQueueGrows": [("tdmr1_remote_reward_queue_depth", f'{RUN},reward="ocr"', "0+100x60")],
+    "DiskAlmostFull": [
+        ("tdmr1_disk_free_bytes", "", "5x60"),
+        ("tdmr1_disk_size_bytes", "", "100x60"),
+    ],
+}
+"""Alert to series that raise it, a value a minute."""
+CALM = [
+    ("tdmr1_last_step_timestamp_seconds", RUN, "0+60x60"),
+    ("tdmr1_train_step_seconds_bucket", f'{RUN},le="100"', "20x60"),
+    ("tdmr1_train_step_seconds_bucket", f'{RUN},le="+Inf"', "20x60"),
+    ("tdmr1_worker_heartbeat_age_seconds", f'{RUN},worker="a"', "5x60"),
+    ("tdmr1_remote_reward_queue_depth", f'{RUN},reward="ocr"', "200x60"),
+    ("tdmr1_disk_free_bytes", "", "50x60"),
+    ("tdmr1_disk_size_bytes", "", "100x60"),
+]
+
+
+def test_alerts_fire_when_they_should_and_not_otherwise(tmp_path):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    calm = [_case(CALM, f"ALERTS{{alertname='{name}'}}", 0) for name in FIRING]
+    firing = [
+        _case(series, f"ALERTS{{alertname='{name}',alertstate='firing'}}", 1)
+        for name, series in FIRING.items()
+    ]
+    asked = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": calm + firing}
+    path = tmp_path / "tests.yml"
+    path.write_text(yaml.safe_dump(asked))
+    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _case(series, expr, count):
+    samples = [{"labels": "{}", "value": count}] if count else []
+    return {
+        "interval": "1m",
+        "input_series": [{"series": f"{n}{{{labels}}}", "values": v} for n, labels, v in series],
+        "promql_expr_test": [
+            {"expr": f"count({expr})", "eval_time": "40m", "exp_samples": samples}
+        ],
+    }

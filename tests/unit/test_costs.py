@@ -22,6 +22,8 @@ def test_latency_wait_fill_and_throughput_of_two_batches():
         "wait_p50_s": 0.2,
         "wait_p95_s": 0.3,
         "retried": 2.0,
+        "batch_seconds/1": 1.0,
+        "batch_seconds/5": 1.0,
         "failed": 0.0,
         "expired": 0.0,
     }
@@ -54,3 +56,11 @@ def test_a_quantile_is_a_value_that_was_seen():
     values = [float(n) for n in range(20, 0, -1)]
     assert (quantile(values, 0.5), quantile(values, 0.95)) == (10.0, 19.0)
     assert quantile([7.0], 0.95) == 7.0
+
+
+def test_batches_are_counted_by_how_long_they_took():
+    costs = Costs(batch_size=8)
+    for seconds in (0.05, 0.1, 3.0, 1e6):
+        costs.note_batch(seconds, [0.0], {"images": 8, "evaluations": 1})
+    told = {name: n for name, n in costs.drain().items() if name.startswith("batch_seconds/")}
+    assert told == {"batch_seconds/0.1": 2, "batch_seconds/5": 1, "batch_seconds/inf": 1}

@@ -156,6 +156,10 @@ def test_groups_age_with_the_newest_version_the_worker_was_told_of(groups) -> No
     assert worker.counts(1)["fresh"] == 4
     worker.draw_fresh(1)
     assert worker.counts(1)["staleness_generator_max"] == 1
+    assert {n: v for n, v in worker.counts(1).items() if n.startswith("staleness_generator/")} == {
+        "staleness_generator/1": 2,
+        "staleness_generator/sum": 2,
+    }
     assert worker.counts(2)["fresh"] == 0
     assert worker.counts()["held"] == 4
     assert worker.counts(3)["held"] == 0
