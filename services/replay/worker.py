@@ -146,9 +146,14 @@ class ReplayWorker:
         self.history.policy_version = self.policy_version
 
     def _note(self, reader: str, versions: Sequence[int]) -> None:
-        staleness = [self.policy_version - version for version in versions]
-        self._drawn[f"staleness_{reader}_mean"] = sum(staleness) / len(staleness)
-        self._drawn[f"staleness_{reader}_max"] = max(staleness)
+        staleness = sorted(self.policy_version - version for version in versions)
+        count = len(staleness)
+        self._drawn |= {
+            f"staleness_{reader}_mean": sum(staleness) / count,
+            f"staleness_{reader}_p50": staleness[math.ceil(0.5 * count) - 1],
+            f"staleness_{reader}_p95": staleness[math.ceil(0.95 * count) - 1],
+            f"staleness_{reader}_max": staleness[-1],
+        }
         self._drawn[f"staleness_{reader}/sum"] += sum(staleness)
         for age in staleness:
             self._drawn[f"staleness_{reader}/{AGES[bisect_left(AGES, age)]:g}"] += 1

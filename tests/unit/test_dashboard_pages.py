@@ -16,12 +16,14 @@ from services.dashboard.frame import Shell, show
 from services.dashboard.pages import group
 from services.dashboard.panels import Board, Stamp
 from services.dashboard.sessions import Sessions
+from services.labels.statistics import statistics
 from services.run_store.run_folder import RunFolder
 from services.runs_api.library import Library
 from services.runs_api.metric_table import Series
 from services.train import train
 from services.web.auth import Principal
 from services.web.clock import utc_now
+from tests.labels.labelling_cases import world
 from tests.runs_api.people import Keys, NoLabels
 from tests.train_cases import toy_run
 
@@ -64,10 +66,10 @@ def finished(tmp_path_factory):
     return folder
 
 
-def drawn(library, run_id, path):
+def drawn(library, run_id, path, labels=None):
     """The elements of a page."""
     draw = DRAWS.get(path, partial(group.draw, 0))
-    shell = Shell(library, Sessions(Keys(()), utc_now), NoLabels())
+    shell = Shell(library, Sessions(Keys(()), utc_now), labels or NoLabels())
     principal = Principal("session", "v", "viewer")
     scope = {"type": "http", "headers": [], "query_string": b"", "state": {"principal": principal}}
 
@@ -110,3 +112,41 @@ def test_a_chart_that_was_empty_for_once_is_drawn_again():
 
     asyncio.run(in_a_client())
     assert seen == [[[[1, 0.25]]], [], [[[1, 0.75]]]]
+
+
+class Labels:
+    """A label service with a group of the run, until it is away."""
+
+    is_away = False
+
+    def look(self, run_id, with_names):
+        """One group, half answered."""
+        if self.is_away:
+            raise ValueError("the label service does not answer")
+        with world() as here:
+            here.label("ann", here.group("g", run_id=run_id), "ld--")
+            here.wait(60)
+            return statistics(here.session, here.now, run_id, with_names)
+
+
+def tiles(elements):
+    """What every tile says, by its name."""
+    texts = [(element.tag, element.text) for element in elements if hasattr(element, "text")]
+    names = [number for number, (tag, _) in enumerate(texts) if tag == "dt"]
+    found = zip(names, [*names[1:], len(texts)], strict=True)
+    return {
+        texts[start][1]: [text for tag, text in texts[start:end] if tag == "dd"]
+        for start, end in found
+    }
+
+
+def test_the_overview_has_the_label_queue_and_does_without_it(finished):
+    labels, library = Labels(), Library(finished.path.parent)
+    found = tiles(drawn(library, finished.id, "", labels))
+    assert found["labels a minute"] == ["0.4", "2 so far"]
+    assert found["open groups"] == ["1", "2 answers wanted"]
+    assert found["staleness, surrogate"][0] == "0 / 0"
+    labels.is_away = True
+    found = tiles(drawn(library, finished.id, "", labels))
+    assert found["labels"] == ["-", "the label service does not answer"]
+    assert found["iteration"] == ["6 of 6"]

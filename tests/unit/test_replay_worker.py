@@ -165,6 +165,21 @@ def test_groups_age_with_the_newest_version_the_worker_was_told_of(groups) -> No
     assert worker.counts(3)["held"] == 0
 
 
+def test_staleness_at_a_draw_is_told_by_mean_ranks_and_maximum(groups) -> None:
+    """The youngest two, of versions 1 and 0, at version 2: the median is the first of them."""
+    worker = ReplayWorker(CONFIG)
+    worker.add([*groups[:3], replace(groups[3], policy_version=1)])
+    for group in groups[:4]:
+        worker.attach_rewards(records(group))
+    assert worker.draw_rewarded(2) is not None
+    told = {
+        name.removeprefix("staleness_surrogate_"): value
+        for name, value in worker.counts(2).items()
+        if name.startswith("staleness_surrogate_")
+    }
+    assert told == {"mean": 1.5, "p50": 1, "p95": 2, "max": 2}
+
+
 def test_every_count_is_newer_than_the_one_before(groups) -> None:
     worker = ReplayWorker(CONFIG)
     changes = [worker.add(groups[:1])["change"], worker.counts()["change"]]

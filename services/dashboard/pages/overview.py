@@ -5,7 +5,7 @@ from typing import Any
 
 from services.dashboard.charts import Curve, lines
 from services.dashboard.elements import bars, chip, empty, link, tag, tile
-from services.dashboard.frame import TONES, Visit
+from services.dashboard.frame import TONES, Shell, Visit
 from services.dashboard.numbers import (
     curves,
     evaluation_names,
@@ -16,6 +16,7 @@ from services.dashboard.numbers import (
     reward_names,
     short,
 )
+from services.dashboard.pages.labels import pace
 from services.dashboard.panels import Board, Stamp
 from services.dashboard.pictures import on_disk, thumbnail
 from services.run_store.news import waits_of
@@ -35,6 +36,7 @@ class Model:
 
     stamp: Stamp
     facts: dict[str, Any]
+    labels: list[tuple[str, str, str]]
     numbers: dict[str, float | None]
     eta_s: float | None
     rewards: list[Curve]
@@ -48,17 +50,18 @@ class Model:
 TILES = {
     "rollout/images_per_s": "images/s",
     "advantage/zero_signal": "without contrast",
-    "replay/staleness_generator_mean": "staleness, generator",
-    "replay/staleness_surrogate_mean": "staleness, surrogate",
     "replay/held": "groups held",
 }
+READERS = ("generator", "surrogate")
+STALENESS = [f"replay/staleness_{who}_{which}" for who in READERS for which in ("p50", "p95")]
 
 
-def load(run: OpenRun) -> Model:
+def load(shell: Shell, run: OpenRun) -> Model:
     """Everything as it is now."""
     facts = run.facts()
+    labels = label_tiles(shell, run.id)
     with run.numbers() as table:
-        points = {name: table.latest(name) for name in TILES}
+        points = {name: table.latest(name) for name in (*TILES, *STALENESS)}
         rewards = [reward_band(table, name) for name in reward_names(table.names)]
         held_out = curves(
             table,
@@ -75,6 +78,7 @@ def load(run: OpenRun) -> Model:
     return Model(
         stamp,
         {name: facts.get(name) for name in SHOWN_FACTS} | {"waiting": waits_of(facts)},
+        labels,
         {name: point.value if point else None for name, point in points.items()},
         left * speed if speed is not None and facts["state"] == "running" else None,
         rewards,
@@ -86,9 +90,25 @@ def load(run: OpenRun) -> Model:
     )
 
 
+def label_tiles(shell: Shell, run_id: str) -> list[tuple[str, str, str]]:
+    """Name, value and note; none where nobody is asked. Whatever is wrong there, the run's own
+    numbers are shown."""
+    try:
+        found = shell.labels.look(run_id, with_names=False)
+    except ValueError as error:
+        return [("labels", "-", str(error))]
+    if found is None or not any(found.queue.groups.values()):
+        return []
+    queue = found.queue
+    return [
+        ("labels a minute", short(pace(found.minutes)), f"{found.num_labels} so far"),
+        ("open groups", str(queue.groups["open"]), f"{queue.num_wanted} answers wanted"),
+    ]
+
+
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board = Board(lambda: load(run), lambda model: model.stamp)
+    board = Board(lambda: load(visit.shell, run), lambda model: model.stamp)
 
     def panels() -> None:
         board.panel("State", _state, wide=True)
@@ -121,6 +141,14 @@ def _state(model: Model) -> None:
             value = model.numbers[name]
             text = percent(value) if name.endswith("zero_signal") else short(value)
             tile(title, text)
+        for reader in READERS:
+            half, most = (
+                short(model.numbers[f"replay/staleness_{reader}_{which}"])
+                for which in ("p50", "p95")
+            )
+            tile(f"staleness, {reader}", f"{half} / {most}", "median / 95% of the newest draw")
+        for name, value, note in model.labels:
+            tile(name, value, note)
     for wait in facts["waiting"]:
         tag("p", f"waiting for {wait}", "quiet")
     if facts["error"]:

@@ -14,10 +14,8 @@ CHARTS = {
     "Images a second": ("rollout/images_per_s",),
     "Groups in the buffer": ("replay/held", "replay/fresh", "replay/rewarded"),
     "Staleness at the draw": (
-        "replay/staleness_generator_mean",
-        "replay/staleness_generator_max",
-        "replay/staleness_surrogate_mean",
-        "replay/staleness_surrogate_max",
+        *(f"replay/staleness_generator_{which}" for which in ("mean", "p95", "max")),
+        *(f"replay/staleness_surrogate_{which}" for which in ("mean", "p95", "max")),
     ),
     "Thrown away since the start": (
         "replay/dropped_unrewarded",
