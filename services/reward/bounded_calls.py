@@ -8,16 +8,15 @@ server's `Retry-After`.
 import asyncio
 import email.utils
 import re
-import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import httpx
+
+from services.web.outbound import address_info
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 MAX_BACKOFF_S = 10.0
@@ -129,20 +128,8 @@ def run_calls(calls: Coroutine[Any, Any, Result]) -> Result:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Looks names up on threads that are left behind when their time is out."""
-
     async def getaddrinfo(self, host: Any, port: Any, **hints: int) -> Any:
-        found: Future[Any] = Future()
-        found.set_running_or_notify_cancel()  # from here on a cancelled wait leaves it alone
-
-        def look_up() -> None:
-            try:
-                found.set_result(socket.getaddrinfo(host, port, **hints))
-            except Exception as error:  # whatever it is, it is for who waits
-                found.set_exception(error)
-
-        threading.Thread(target=look_up, daemon=True).start()
-        return await asyncio.wrap_future(found)
+        return await address_info(host, port, **hints)
 
 
 async def read_reply(response: httpx.Response, max_bytes: int) -> Reply:

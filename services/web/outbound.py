@@ -10,11 +10,14 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -86,9 +89,26 @@ def check_url(text: str, rules: OutboundRules) -> httpx.URL:
 
 async def look_up(host: str, port: int) -> Sequence[str]:
     """Every address that the system's resolver has for the host."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await address_info(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
+
+
+async def address_info(host: Any, port: Any, **hints: int) -> list[Any]:
+    """As the loop's getaddrinfo, on a thread that is left behind when nobody waits any more.
+
+    The loop's own shares a few threads with all else, and the loop waits for them at its end.
+    """
+    found: Future[Any] = Future()
+    found.set_running_or_notify_cancel()  # from here on a cancelled wait leaves it alone
+
+    def look_up() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, **hints))
+        except Exception as error:  # whatever it is, it is for who waits
+            found.set_exception(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
 async def resolve(url: httpx.URL, rules: OutboundRules, look_up: Lookup = look_up) -> Target:

@@ -3,6 +3,8 @@
 import asyncio
 import ipaddress
 import socket
+import threading
+import time
 
 import httpx
 import pytest
@@ -173,6 +175,17 @@ def test_a_name_is_looked_up_once_and_each_of_its_addresses_is_connected_to_in_t
         "https://1.1.1.1:9/in",
     ]
     assert asked == [("scorer.test", 9)]
+
+
+def test_a_look_up_that_hangs_is_left_behind(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **hints: over.wait(30) and [])
+    looked_up = resolve(httpx.URL("https://hooks.example.com/"), EVERYWHERE)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(looked_up, 0.2))
+    assert time.monotonic() - started < 5
+    over.set()
 
 
 def test_an_empty_answer_is_no_address():
