@@ -20,6 +20,7 @@ Place = tuple[float | None, int]
 TABLES = """
 CREATE TABLE groups (id INTEGER PRIMARY KEY, step INTEGER, policy_version INTEGER,
     prompt_id TEXT, prompt TEXT, sigmas TEXT);
+CREATE INDEX groups_by_prompt ON groups (prompt_id, id);
 CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, predictions TEXT,
     PRIMARY KEY (group_id, sample)) WITHOUT ROWID;
 CREATE TABLE files (digest TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -27,7 +28,7 @@ CREATE TABLE verdicts (group_id INTEGER, sample INTEGER, reward TEXT, step INTEG
     value REAL, said TEXT, PRIMARY KEY (group_id, reward, sample)) WITHOUT ROWID;
 CREATE INDEX verdicts_by_value ON verdicts (reward, step, value);
 CREATE TABLE scores (reward TEXT, group_id INTEGER, mean REAL, spread REAL,
-    PRIMARY KEY (reward, group_id)) WITHOUT ROWID;
+    PRIMARY KEY (group_id, reward)) WITHOUT ROWID;
 CREATE INDEX scores_by_mean ON scores (reward, mean, group_id);
 CREATE TABLE events (group_id INTEGER, time REAL, event TEXT, reward TEXT, line TEXT,
     PRIMARY KEY (group_id, time, event, reward)) WITHOUT ROWID;

@@ -1,5 +1,8 @@
 """The gallery's index: filters, sorting, pages without gap or repeat, histograms."""
 
+from collections import Counter
+from functools import partial
+
 import pytest
 
 from services.runs_api.group_index import GroupIndex, GroupQuery
@@ -69,6 +72,32 @@ def test_a_group_that_arrives_meanwhile_moves_no_edge(index):
     index.add([appearance(9, 0, 0.5)])
     assert [group.group_id for group in first] == [3, 2]
     assert ids(index, after=place) == [1, 0]
+
+
+def work(num_groups):
+    """Steps of the database's machine for each of the gallery's questions."""
+    index = GroupIndex()
+    index.add(
+        appearance(group, sample, group % 7) for group in range(num_groups) for sample in (0, 1)
+    )
+    asked = {
+        "newest": partial(index.page, GroupQuery(), 12),
+        "next": partial(index.page, GroupQuery(), 12, (None, num_groups // 2)),
+        "same prompt": partial(index.page, GroupQuery("oldest", prompt_id="p1"), 12),
+        "one": partial(index.group, num_groups // 2),
+        "contrast": partial(index.page, GroupQuery(reward="judge", contrast=False), 12),
+    }
+    steps = Counter()
+    for name, ask in asked.items():
+        index._database.set_progress_handler(partial(steps.update, [name]), 1)
+        ask()
+    return steps
+
+
+def test_a_page_of_a_large_run_is_as_much_work_as_one_of_a_small_run():
+    small, large = work(100), work(4000)
+    assert small.keys() == large.keys()
+    assert {name: large[name] for name in large if large[name] > 1.2 * small[name]} == {}
 
 
 def test_filters_speak_of_images_scores_prompts_and_versions(index):
