@@ -48,6 +48,8 @@ TONES = {
     "critical": "bad",
     "warning": "warn",
 }
+HEARTBEAT_S = 2.0
+"""How often a page hears that it is fed; without, it says that it is stale (live.js)."""
 RECHECK_S = 5.0
 """How often an open page asks whether its session still lives."""
 HEAD = """<link rel="stylesheet" href="/assets/dashboard.css" />
@@ -143,6 +145,7 @@ def outline(
         with tag("div", classes="content", id="content", tabindex="-1"):  # the page is the main
             tag("h1", name)
             yield
+    ui.timer(HEARTBEAT_S, lambda: ui.run_javascript("window.heard?.()"))
     ui.timer(RECHECK_S, partial(_leave_if_over, visit), immediate=False)
 
 

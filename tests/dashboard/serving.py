@@ -50,7 +50,7 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(runs: Path, data: Path, port: int = 0) -> Iterator[Dashboard]:
+def serving(runs: Path, data: Path, port: int | None = 0) -> Iterator[Dashboard]:
     """Start it and wait until it has said where it is."""
     command = [sys.executable, "-m", "services.cli", "dashboard", "--runs", str(runs)]
     command += ["--port", str(port), "--data", str(data)]

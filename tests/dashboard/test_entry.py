@@ -3,6 +3,7 @@ when the dashboard has gone."""
 
 import json
 import re
+import signal
 import socket
 from urllib.parse import urlsplit
 
@@ -160,13 +161,28 @@ def test_assets_have_names_and_no_paths(stage):
         assert get(stage, f"/assets/{name}").status_code == 404
 
 
-def test_a_cut_page_says_since_when_it_is_stale(browser, stage, tmp_path):
+def test_a_cut_page_says_since_when_it_is_stale_and_goes_on(browser, stage, another, tmp_path):
+    folder = another("toy-cut")
+    stale = re.compile(r"Stale since \d\d:\d\d:\d\d UTC")
+    context = browser.new_context()
+    context.add_init_script("window.STALE_AFTER_MS = 3000")
+    page = context.new_page()
+    banner = page.locator("body > .stale")
     with serving(stage.runs, tmp_path / "labels") as dashboard:
-        page = browser.new_context().new_page()
-        page.goto(f"{dashboard.url}/login#invite={dashboard.invite}")
-        expect(page.locator("h1")).to_have_text("Runs")
-        banner = page.locator("body > .stale")
+        page.goto(f"{dashboard.url}/login?next=/runs/{folder.id}#invite={dashboard.invite}")
+        expect(page.locator("h1")).to_have_text("Overview")
         expect(banner).to_be_hidden()
+        dashboard.process.send_signal(signal.SIGSTOP)  # the socket stays open
+        expect(banner).to_have_text(stale)
+        line = json.loads(folder.metrics.read_text().splitlines()[-1]) | {"step": 7}
+        with folder.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        dashboard.process.send_signal(signal.SIGCONT)
+        expect(banner).to_be_hidden()
+        stamp = page.locator("section[aria-label='Reward of the rollouts'] .stamp")
+        expect(stamp).to_contain_text("iteration 7")
         dashboard.process.kill()
-        expect(banner).to_have_text(re.compile(r"Stale since \d\d:\d\d:\d\d UTC"))
-    page.context.close()
+        expect(banner).to_have_text(stale)
+    with serving(stage.runs, tmp_path / "labels", urlsplit(dashboard.url).port):
+        page.wait_for_url(re.compile(r"/login\?next="))  # sessions end with their process
+    context.close()

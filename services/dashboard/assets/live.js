@@ -1,14 +1,28 @@
 // Says when the page is not fed any more, and remembers whether it is light or dark.
 
-const STALE_AFTER_MS = 10000;
+const STALE_AFTER_MS = window.STALE_AFTER_MS ?? 10000;
 const banner = document.createElement("div");
 banner.className = "stale";
 banner.setAttribute("role", "alert");
 banner.hidden = true;
 let lastNews = Date.now();
 
+// The server calls it every other second: a socket may be open and nobody at its other end.
+window.heard = () => {
+  lastNews = Date.now();
+};
+
+// After a restart of the dashboard the session is over, and its socket refused for ever.
+async function leaveIfSignedOut() {
+  const answer = await fetch(location.pathname, { method: "HEAD", redirect: "manual" });
+  if (answer.type === "opaqueredirect") location.reload();
+}
+
 setInterval(() => {
-  if (window.socket?.connected) lastNews = Date.now();
+  if (!banner.hidden) leaveIfSignedOut().catch(() => {}); // nobody answers yet
+}, 2000);
+
+setInterval(() => {
   const stale = Date.now() - lastNews > STALE_AFTER_MS;
   if (banner.hidden === stale) {
     banner.hidden = !stale;
