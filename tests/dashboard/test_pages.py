@@ -1,7 +1,9 @@
 """Every page in a real browser: on finished and live runs, by role, by finger, under attack."""
 
 import json
+import os
 import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -156,15 +158,39 @@ def test_news_appear_without_a_reload(open_page, another, script):
     expect(stamp).to_contain_text("iteration 7")
 
 
+def breaks(page, title):
+    """How many curves of a chart have a gap: a line that begins anew within its path."""
+    paths = page.locator(f"section[aria-label='{title}'] svg path[fill='none']")
+    return sum(
+        re.fullmatch(r"M.*L.*M.*L.*", path.get_attribute("d")) is not None for path in paths.all()
+    )
+
+
 def test_a_silent_run_looks_dead_and_not_flat(open_page, another):
     folder = another("toy-silent")
-    path = folder.path / "status.json"
-    old = {"state": "running", "updated_at": 1.0e9}
-    path.write_text(json.dumps(json.loads(path.read_text()) | old))
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    chart = "Reward of the rollouts"
+    page = shown(open_page(f"/runs/{folder.id}"), "Overview")
+    expect(page.locator(f"section[aria-label='{chart}'] svg")).to_be_visible()
+    assert breaks(page, chart) == 0
+    for number, line in enumerate(lines):  # it was silent once, for an hour, after its third
+        line["time"] = 1.0e9 + number + 3600 * (number >= 3)
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status = folder.path / "status.json"
+    last = {"state": "running", "updated_at": lines[-1]["time"]}
+    status.write_text(json.dumps(json.loads(status.read_text()) | last))
+    page = shown(open_page(f"/runs/{folder.id}"), "Overview")
+    expect(page.locator(f"section[aria-label='{chart}'] svg")).to_be_visible()
+    assert breaks(page, chart) > 0
+    expect(page.locator(f"section[aria-label='{chart}'] .stamp")).to_contain_text(
+        "as of 2001-09-09"
+    )
+    expect(page.locator(".state")).to_contain_text(re.compile(r"silent.*news \d+ d ago"))
+    expect(page.locator("section[aria-label='State']")).not_to_contain_text("time left")
     page = shown(open_page(f"/runs/{folder.id}/workers"), "Workers")
-    expect(page.locator(".state")).to_contain_text("silent")
     assert set(page.locator("td .chip").all_inner_texts()) == {"unknown"}
-    shown(open_page(f"/runs/{folder.id}/alerts"), "Alerts")
+    page = shown(open_page(f"/runs/{folder.id}/alerts"), "Alerts")
+    expect(page.locator("section[aria-label='Now']")).to_contain_text("The run is silent")
 
 
 def test_what_cannot_be_read_is_said_and_old_panels_do_not_look_new(open_page, another):
@@ -267,21 +293,41 @@ def test_a_removed_image_leaves_a_tombstone(open_page, another):
     expect(page.locator(".tombstone").first).to_have_text("image removed")
 
 
-def test_ten_thousand_groups_are_shown_a_page_at_a_time(open_page, another):
-    folder = another("toy-large")
-    store = ImageStore(folder.images)
-    known = store.index()[0]
-    store.append(
-        known | {"group_id": 1000 + group, "sample": sample, "prompt": f"group {group}"}
-        for group in range(10_000)
-        for sample in range(4)
-    )
-    page = shown(open_page(f"/runs/{folder.id}/gallery"), "Gallery")
+def weight(response):
+    """Bytes of a page."""
+    return len(response.body())
+
+
+def memory_of(process):
+    """Bytes that it has in memory."""
+    text = Path(f"/proc/{process.pid}/statm").read_text()
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_ten_thousand_groups_are_shown_a_page_at_a_time(open_page, stage, another):
+    """The time to the first paint is measured by benchmarks/run_dashboard.py."""
+    small, large = another("toy-small"), another("toy-large")
+    for folder, num_groups in ((small, 100), (large, 10_000)):
+        store = ImageStore(folder.images)
+        known = store.index()[0]
+        store.append(
+            known | {"group_id": 1000 + group, "sample": sample, "prompt": f"group {group}"}
+            for group in range(num_groups)
+            for sample in range(4)
+        )
+    page = shown(open_page(f"/runs/{small.id}/gallery"), "Gallery")
+    weights = [weight(page.request.get(page.url))]
+    before = memory_of(stage.dashboard.process)
+    page.goto(f"{stage.dashboard.url}/runs/{large.id}/gallery")
     expect(page.locator(".pager")).to_contain_text(re.compile(r"100\d\d groups"))
     assert page.locator("article.group").count() == 12
     assert page.locator("img").count() <= 48
+    weights.append(weight(page.request.get(page.url)))
+    assert weights[1] < 1.1 * weights[0]
+    assert page.evaluate("performance.memory.usedJSHeapSize") < 200e6
     page.get_by_role("link", name="Next page").click()
     expect(page.locator("article.group").first).to_contain_text("group 9987")
+    assert memory_of(stage.dashboard.process) - before < 100e6
 
 
 def test_a_keyboard_is_enough(open_page, stage):
