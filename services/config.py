@@ -305,6 +305,8 @@ class EvaluationConfig(Section):
     """Key of the evaluation's noise, the same at every evaluation."""
     batch_size: int = Field(default=64, ge=1)
     """Images a forward pass."""
+    num_stored: int = Field(default=16, ge=0)
+    """Of these images, how many are stored, with what the rewards said of them."""
     teacher_steps: int = Field(default=20, ge=1)
     """Steps of the teacher's sampler."""
     teacher_guidance: float = Field(default=3.0, ge=0)

@@ -87,7 +87,7 @@ class Evaluations:
         judged = await asyncio.gather(*(self._judge(name, *parts) for name in names))
         rewards = [name for name, each in zip(names, judged, strict=True) for _ in each]
         scored, _ = await self._evaluator.run(
-            "score", rewards, *(part for each in judged for part in each)
+            "score", label, rewards, *(part for each in judged for part in each)
         )
         about = {"iteration": iteration, "seconds": time.monotonic() - start}
         self._tell(label, await scored | facts | about)

@@ -39,4 +39,4 @@ class ScoredEvaluator:
             for name, judge in self._judges.items()
         ]
         names, records = zip(*judged, strict=True)
-        return self._evaluator.score(names, *records) | facts
+        return self._evaluator.score(facts["label"], names, *records) | facts

@@ -20,6 +20,13 @@ ON_POLICY = {"max_staleness_generator": 0, "max_staleness_surrogate": 0}
 PROMPTS = Path("configs/toy_prompts.txt")
 
 
+HELD_OUT = {
+    "prompts": {"heldout": str(PROMPTS.absolute())},
+    "evaluation": {"num_images": 8, "num_stored": 4, "every": 1},
+}
+"""Changes that have a run evaluated."""
+
+
 def toy_run(runs: Path, **changes: Any) -> RunConfig:
     """The toy world as in configs/toy.yaml, with `changes` to its sections."""
     sections: dict[str, dict[str, Any]] = {

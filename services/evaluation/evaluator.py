@@ -5,6 +5,7 @@ at every evaluation, whatever the batch size or the number of images. A reward t
 images of a group gets groups as it does in training: group i is image i and more of its prompt.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from services.evaluation.scores import score_table
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
 from services.prompts import PromptSource, read_prompts
+from services.run_store.images import ImageStore, verdict
 from services.weights import PublishedWeights, unpack
 from tdm_core.sampler import sample, sample_teacher
 from tdm_core.seeding import normal, rng_for
@@ -35,12 +37,13 @@ class Evaluator:
     def __init__(
         self, config: RunConfig, folder: str | Path, backbone: Backbone | None = None
     ) -> None:
-        """Sheets of images go to `folder`/evaluations."""
+        """Images and sheets of them go to `folder`/evaluations."""
         torch.set_num_threads(config.cluster.threads_per_worker)
         if config.prompts.heldout is None:
             raise ValueError("prompts.heldout is not set; an evaluation needs held-out prompts")
         self._config = config
         self._folder = Path(folder) / "evaluations"
+        self._store = ImageStore(self._folder)
         self._prompts = PromptSource(read_prompts(config.prompts.heldout), config.evaluation.seed)
         self._backbone = backbone or load_backbone(config.model, ["teacher", "generator"])
 
@@ -82,11 +85,12 @@ class Evaluator:
         return self._shown(many_steps, "teacher", groups, {})
 
     def score(
-        self, rewards: Sequence[str], *judged: Sequence[RewardRecord] | int
+        self, label: str, rewards: Sequence[str], *judged: Sequence[RewardRecord] | int
     ) -> dict[str, float]:
         """The table (`score_table`) of what each of `rewards` said of a part, in `judged`.
 
-        A number in place of records is of images that were lost on the way.
+        A number in place of records is of images that were lost on the way. What was said of
+        stored images is written beside them.
         """
         table: dict[str, float] = {}
         for reward in dict.fromkeys(rewards):
@@ -96,6 +100,8 @@ class Evaluator:
             numbers = {record.group_id for record in records}
             prompts = {number: self._prompts.prompt_of(number) for number in numbers}
             table |= score_table(reward, records, prompts, lost)
+        said = [record for part in judged if not isinstance(part, int) for record in part]
+        self._store_verdicts(label, said)
         return table
 
     @contextmanager
@@ -116,12 +122,13 @@ class Evaluator:
     ) -> tuple[Any, ...]:
         config = self._config
         parts = [self._groups(numbers, 1, sampling) for numbers in parts_of_singles(config)]
-        first = [group for part in parts for group in part][:GRID_IMAGES]
+        first = [group for part in parts for group in part]
+        self._store_images(label, first[: config.evaluation.num_stored], about)
         if groups:
             size = config.algorithm.group_size
             parts += [self._groups(numbers, size, sampling) for numbers in parts_of_groups(config)]
         facts = {"label": label, "num_images": config.evaluation.num_images}
-        return {**facts, **about, "grid": str(self._draw(first, label))}, *parts
+        return {**facts, **about, "grid": str(self._draw(first[:GRID_IMAGES], label))}, *parts
 
     def _groups(self, numbers: range, size: int, sampling: Sampling) -> list[ImageGroup]:
         """Groups of these numbers, of `size` images each."""
@@ -147,8 +154,30 @@ class Evaluator:
         texts = [self._prompts.prompt_of(number).text for number, _ in places]
         return backbone.decode(sampling(torch.stack(noise), backbone.encode_prompts(texts)))
 
+    def _store_images(
+        self, label: str, groups: Sequence[ImageGroup], about: dict[str, Any]
+    ) -> None:
+        images = [
+            {
+                "number": group.group_id,
+                "prompt_id": group.prompt.prompt_id,
+                "prompt": group.prompt.text,
+                "digest": self._store.add(group.images_GS3HW[0, 0].permute(1, 2, 0).numpy()),
+            }
+            for group in groups
+        ]
+        self._store.append([{"evaluation": label, "time": time.time(), **about, "images": images}])
+
+    def _store_verdicts(self, label: str, records: Sequence[RewardRecord]) -> None:
+        """Of groups the first image: it is the one that is stored."""
+        said: dict[int, dict[str, Any]] = {}
+        for record in records:
+            if record.sample == 0 and record.group_id < self._config.evaluation.num_stored:
+                said.setdefault(record.group_id, {})[record.reward] = verdict(record)
+        verdicts = [{"number": number, "rewards": rewards} for number, rewards in said.items()]
+        self._store.append([{"evaluation": label, "time": time.time(), "verdicts": verdicts}])
+
     def _draw(self, groups: list[ImageGroup], label: str) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True)
         images = torch.cat([group.images_GS3HW[:, 0] for group in groups])
         path = self._folder / f"{label}.png"
         draw_grid(images, [group.prompt.text for group in groups]).save(path)

@@ -1,7 +1,6 @@
 """Writes what is too large for the controller: rollout images with their rewards, checkpoints."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from services.checkpoint import save_checkpoint
 from services.config import RunConfig, config_hash
-from services.run_store.images import ImageStore
+from services.run_store.images import ImageStore, verdict
 from services.run_store.run_folder import RunFolder
 from tdm_core.types import ImageGroup, PredictionImages, RewardRecord
 
@@ -91,13 +90,6 @@ def _by_sample(
     """(group_id, sample) -> reward name -> what it said of the final image."""
     found: dict[tuple[int, int], dict[str, dict[str, object]]] = {}
     for record in sorted(records, key=lambda record: record.slot):
-        said = {
-            "state": record.state,
-            "value": record.value,
-            "reason": record.reason,
-            "version": record.version,
-            "latency_s": round(record.latency_s, 6),
-            "parts": {name: part for name, part in record.parts.items() if math.isfinite(part)},
-        }
-        found.setdefault((record.group_id, record.sample), {})[record.reward] = said
+        said = found.setdefault((record.group_id, record.sample), {})
+        said[record.reward] = verdict(record)
     return found

@@ -71,6 +71,26 @@ class GroupEvent(_Line):
     )
 
 
+class _HeldOutImage(_Line):
+    number: Count
+    prompt_id: str
+    prompt: str
+    digest: Digest
+
+
+class _HeldOutVerdicts(_Line):
+    number: Count
+    rewards: dict[str, _Verdict]
+
+
+class _EvaluationLine(_Line):
+    evaluation: str
+    time: Time
+    policy_version: Count | None = None
+    images: list[_HeldOutImage] = []
+    verdicts: list[_HeldOutVerdicts] = []
+
+
 class _Alert(_Line):
     id: str = ""
     time: Time = 0.0
@@ -149,6 +169,11 @@ def is_appearance(line: dict[str, Any]) -> bool:
 def is_group_event(line: dict[str, Any]) -> bool:
     """A line of groups.jsonl."""
     return _fits(GroupEvent.model_validate, line)
+
+
+def is_evaluation(line: dict[str, Any]) -> bool:
+    """A line of evaluations/index.jsonl."""
+    return _fits(_EvaluationLine.model_validate, line)
 
 
 def is_alert(line: dict[str, Any]) -> bool:

@@ -1,13 +1,17 @@
-"""Rollout images by content, and an index that says what each is.
+"""Images by content, and an index that says what each is.
 
 `images/sha256/ab/<digest>.png` is named by the SHA-256 of its own bytes, so equal images are one
 file and a name cannot lie. `images/index.jsonl` has one line an appearance; its `predictions` are
 the digests of what the image was predicted to be after each denoising step but the last.
+
+`evaluations` is such a store, too. Its index has two lines an evaluation: its `images` once they
+are there, and its `verdicts` once all have judged.
 """
 
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,20 @@ from services.run_store.tail import Tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tdm_core.types import RewardRecord
+
+
+def verdict(record: "RewardRecord") -> dict[str, Any]:
+    """What an index says of one reward's record."""
+    return {
+        "state": record.state,
+        "value": record.value,
+        "reason": record.reason,
+        "version": record.version,
+        "latency_s": round(record.latency_s, 6),
+        "parts": {name: part for name, part in record.parts.items() if math.isfinite(part)},
+    }
 
 
 class ImageStore:
@@ -45,6 +63,7 @@ class ImageStore:
     def append(self, appearances: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to the index; each has a `digest` and what is known of the image."""
         lines = "".join(json.dumps(dict(each), allow_nan=False) + "\n" for each in appearances)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self.index_path.open("a") as file:
             file.write(lines)
 

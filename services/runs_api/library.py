@@ -19,6 +19,7 @@ from services.runs_api.alerts import Alert, alerts_of
 from services.runs_api.evaluations import Sheets
 from services.runs_api.glance import Glance
 from services.runs_api.group_index import GroupIndex
+from services.runs_api.held_out import HeldOut
 from services.runs_api.metric_table import MetricTable
 from services.runs_api.tally import Tally
 
@@ -35,6 +36,7 @@ class OpenRun:
         self.store = ImageStore(folder.images)
         self.sheets = Sheets(folder.path / "evaluations")
         self.tally = Tally(folder.metrics)
+        self.held_out = HeldOut(folder.path / "evaluations")
         self._use = use
         self._read_from_start(None)
         self._alerts = Tail(folder.alerts, is_ours=is_alert)
@@ -102,6 +104,7 @@ class OpenRun:
             if self._groups is not None:
                 self._groups.close()
                 self._groups = None
+        self.held_out.rest()
 
     def _read(self) -> None:
         is_told_anew = False
@@ -146,7 +149,7 @@ class OpenRun:
             if index.has_image(digest):
                 return self.store.path(digest)
         sheet = self.sheets.by_digest(digest)
-        return sheet.path if sheet else None
+        return sheet.path if sheet else self.held_out.image(digest)
 
 
 class Library:

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from services.run_store.images import ImageStore
+from services.run_store.run_folder import RunFolder
 from services.runs_api.positions import Position
 from services.runs_api.watching import since
+from services.train import train
 from tests.runs_api.people import bearer
-from tests.train_cases import metrics
+from tests.train_cases import HELD_OUT, metrics, toy_run
 
 pytestmark = pytest.mark.integration
 VIEWER = bearer("viewer")
@@ -326,13 +328,50 @@ def test_a_histogram_counts_what_is_stored(get, finished):
     assert sum(counts) == len(ImageStore(finished.images).index())
 
 
-def test_evaluations_are_images_too(get, finished):
-    folder = finished.path / "evaluations"
-    folder.mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "before.png")
-    (sheet,) = get("/evaluations").json()["items"]
-    assert sheet["label"] == "before"
-    assert get(f"/images/{sheet['sha256']}").content == (folder / "before.png").read_bytes()
+@pytest.fixture
+def of_evaluated(client, settings):
+    """Asks about a run of two iterations with held-out images."""
+    folder = RunFolder(settings.runs / "evaluated")
+    train(toy_run(settings.runs, run={"iterations": 2}, **HELD_OUT), folder)
+
+    def get(path, status=200):
+        answer = client.get(f"{API}/runs/{folder.id}{path}", headers=VIEWER)
+        assert answer.status_code == status, answer.text
+        return answer
+
+    return folder.path / "evaluations", get
+
+
+def test_evaluations_are_images_too(of_evaluated):
+    folder, get = of_evaluated
+    sheets = get("/evaluations").json()["items"]
+    assert [sheet["label"] for sheet in sheets] == ["before", "step_000001", "after"]
+    content = (folder / "before.png").read_bytes()
+    assert get(f"/images/{sheets[0]['sha256']}").content == content
+    (folder / "index.jsonl").unlink()  # as in a run of old
+    assert len(get("/evaluations").json()["items"]) == 3
+    assert get("/evaluations/after", 404).json()["code"] == "evaluation-not-found"
+
+
+def test_of_every_evaluation_the_same_prompts_are_stored_with_their_verdicts(of_evaluated):
+    folder, get = of_evaluated
+    before, after = (get(f"/evaluations/{label}").json() for label in ("before", "after"))
+    assert (before["policy_version"], after["policy_version"]) == (0, 2)
+    assert [image["number"] for image in after["images"]] == [0, 1, 2, 3]
+    for images in zip(before["images"], after["images"], strict=True):
+        assert images[0]["prompt"] == images[1]["prompt"]
+        for image in images:
+            content = get(f"/images/{image['sha256']}").content
+            assert hashlib.sha256(content).hexdigest() == image["sha256"]
+            assert image["rewards"]["upper_half"]["value"] in (0.0, 1.0)
+    image = {name: before["images"][0][name] for name in ("number", "prompt_id", "prompt")}
+    image["digest"] = before["images"][0]["sha256"]
+    line = {"evaluation": "after", "time": 9.0, "policy_version": 7, "images": [image]}
+    with (folder / "index.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n{}\n")
+    again = get("/evaluations/after").json()
+    assert (again["policy_version"], len(again["images"])) == (7, 1)
+    assert again["images"][0]["rewards"] == {}
 
 
 def test_what_a_run_raised_and_what_its_numbers_say_are_both_alerts(client, get, finished):

@@ -18,6 +18,7 @@ ALLOWED = {
     "GET /runs/{run_id}/workers": WATCHER,
     "GET /runs/{run_id}/checkpoints": WATCHER,
     "GET /runs/{run_id}/evaluations": WATCHER,
+    "GET /runs/{run_id}/evaluations/{label}": WATCHER,
     "GET /runs/{run_id}/alerts": WATCHER,
     "GET /alerts": WATCHER,
     "GET /runs/{run_id}/metrics": WATCHER,

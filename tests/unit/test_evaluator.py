@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -10,6 +11,8 @@ from PIL import Image
 from services.config import RewardConfig, RunConfig, config_hash
 from services.evaluation.evaluator import Evaluator
 from services.models.load import load_backbone
+from services.run_store.forms import is_evaluation
+from services.run_store.images import ImageStore
 from services.scored_evaluator import ScoredEvaluator
 from services.weights import pack
 from tdm_core.types import ImageGroup, RewardRecord
@@ -77,8 +80,27 @@ def test_a_ranked_reward_that_may_miss_nothing_is_evaluated(tmp_path):
 def test_a_table_is_of_all_parts_and_what_was_lost_is_missing(tmp_path):
     evaluator = Evaluator(config_for(tmp_path), tmp_path)
     parts = [[RewardRecord(n, 0, 0, "r", "ready", float(n))] for n in range(2)]
-    table = evaluator.score(["r", "s", "r", "r"], parts[0], 5, 16, parts[1])
+    table = evaluator.score("before", ["r", "s", "r", "r"], parts[0], 5, 16, parts[1])
     assert table == {"r": 0.5, "r/missing": 16, "r/std_error": 0.5, "s/missing": 5}
+
+
+def test_what_is_stored_is_the_first_images_and_what_was_said_of_them(tmp_path):
+    config = config_for(tmp_path, num_stored=3)
+    ScoredEvaluator(config, tmp_path).evaluate(None, "before")
+    store = ImageStore(tmp_path / "evaluations")
+    shown_, judged = store.index()
+    assert (shown_["evaluation"], shown_["policy_version"]) == ("before", 0)
+    assert [image["number"] for image in shown_["images"]] == [0, 1, 2]
+    first = single(shown(config, tmp_path))[:3]
+    for stored, group, verdict in zip(shown_["images"], first, judged["verdicts"], strict=True):
+        pixels = numpy.asarray(Image.open(store.path(stored["digest"])))
+        assert (pixels == group.images_GS3HW[0, 0].permute(1, 2, 0).numpy()).all()
+        is_upper = float(pixels[0, 1, 0] > 128)
+        assert (stored["number"], is_upper) == (
+            verdict["number"],
+            verdict["rewards"]["upper_half"]["value"],
+        )
+    assert all(is_evaluation(line) for line in store.index())
 
 
 def test_published_weights_are_used_and_a_shared_generator_is_put_back(tmp_path):

@@ -1,6 +1,8 @@
 """Runs: what they are doing, who works for them, what they have saved, what is wrong."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
 
 from services.runs_api.checkpoints import checkpoints_of
 from services.runs_api.routes.access import WATCHER, Run, Runs
@@ -9,6 +11,7 @@ from services.runs_api.schemas.runs import (
     AlertView,
     CheckpointList,
     CheckpointView,
+    EvaluationView,
     RunList,
     RunView,
     SheetList,
@@ -21,7 +24,7 @@ from services.runs_api.workers import workers_of
 from services.web import etags
 from services.web.answers import answer
 from services.web.auth import Principal
-from services.web.problems import problems
+from services.web.problems import Problem, problems
 
 router = APIRouter(tags=["runs"])
 RESPONSES = {304: {"description": "You have it"}, **problems()}
@@ -78,6 +81,27 @@ def list_evaluations(*, _: Principal = WATCHER, run: Run, request: Request) -> R
     """Picture sheets of the same held-out prompts and noise, the oldest first."""
     items = [SheetView.of(sheet) for sheet in run.sheets.all()]
     return etags.by_content(request, answer(SheetList(items=items)))
+
+
+@router.get(
+    "/runs/{run_id}/evaluations/{label}",
+    operation_id="get_evaluation",
+    response_model=EvaluationView,
+    responses=RESPONSES,
+)
+def get_evaluation(
+    *,
+    _: Principal = WATCHER,
+    run: Run,
+    request: Request,
+    label: Annotated[str, Path(max_length=200)],
+) -> Response:
+    """The stored images of one evaluation, with what the rewards said of them."""
+    known = {evaluation.label: evaluation for evaluation in run.held_out.all()}
+    if label not in known:
+        detail = f"run {run.id} stored no images of an evaluation {label}"
+        raise Problem(404, "evaluation-not-found", "No such evaluation", detail)
+    return etags.by_content(request, answer(EvaluationView.of(known[label])))
 
 
 @router.get(

@@ -11,6 +11,8 @@ from services.run_store.run_folder import RunFolder
 from services.runs_api.alerts import Alert
 from services.runs_api.checkpoints import Checkpoint
 from services.runs_api.evaluations import Sheet
+from services.runs_api.held_out import Evaluation
+from services.runs_api.schemas.groups import VerdictView
 from services.runs_api.workers import Worker
 
 RunState = Literal[
@@ -148,6 +150,32 @@ class SheetView(BaseModel):
     def of(cls, sheet: Sheet) -> Self:
         """As it goes out."""
         return cls(label=sheet.label, sha256=sheet.digest, written_at=moment(sheet.written_at))
+
+
+class HeldOutImageView(BaseModel):
+    """One image of an evaluation; its pixels are at /runs/{run_id}/images/{sha256}."""
+
+    number: int = Field(description="The same prompt and noise at every evaluation")
+    prompt_id: str
+    prompt: str
+    sha256: str
+    rewards: dict[str, VerdictView] = Field(description="Empty until all have judged")
+
+
+class EvaluationView(BaseModel):
+    """The stored images of an evaluation."""
+
+    label: str
+    written_at: datetime
+    policy_version: int | None = Field(description="null for the teacher")
+    images: list[HeldOutImageView]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Self:
+        """As it goes out."""
+        images = [vars(image) | {"sha256": image.digest} for image in evaluation.images]
+        about = {"written_at": moment(evaluation.time), "images": images}
+        return cls.model_validate(vars(evaluation) | about)
 
 
 class AlertView(BaseModel):
