@@ -253,6 +253,27 @@ def export(
 
 
 @app.command()
+def prune(
+    run: Run,
+    last_iterations: Annotated[
+        int | None, typer.Option(help="iterations whose images stay, the newest included")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(help="bytes of images at most; the oldest groups go")
+    ] = None,
+    only_count: Annotated[
+        bool, typer.Option("--dry-run", help="say what would go, and remove nothing")
+    ] = False,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old rollout images of a run that has ended; evaluations and labelled ones stay."""
+    from services.commands.prune import prune as remove
+
+    remove(run, runs, last_iterations, max_bytes, only_count, as_json)
+
+
+@app.command()
 def distill(
     config: ConfigFile,
     overrides: Overrides = None,

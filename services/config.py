@@ -334,6 +334,26 @@ class CheckpointConfig(Section):
     """Newest checkpoints that stay."""
 
 
+class RetentionConfig(Section):
+    """Which stored images of rollouts a run keeps; those of evaluations and those that people were
+    asked about stay."""
+
+    last_iterations: int | None = Field(default=None, ge=1)
+    """Iterations, the newest one included, whose images are kept; None keeps them all."""
+    max_bytes: int | None = Field(default=None, ge=1)
+    """Bytes of these images at most: the oldest groups go, the newest one never; None is no
+    bound."""
+
+    def __str__(self) -> str:
+        given = [f"{key}={value}" for key, value in self if value is not None]
+        return ", ".join(given) or "all are kept"
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is ever removed."""
+        return self.last_iterations is None and self.max_bytes is None
+
+
 class TelemetryConfig(Section):
     """What is written beside metrics.jsonl."""
 
@@ -348,6 +368,8 @@ class TelemetryConfig(Section):
     predictions_per_group: int = Field(default=4, ge=0)
     """Of these, images whose clean prediction after every denoising step is stored too: each costs
     num_steps - 1 more decodings and files."""
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
+    """Which of them are removed."""
 
 
 class RunConfig(Section):

@@ -23,8 +23,7 @@ def thumbnail(
 ) -> None:
     """The image, or a tombstone where its file is not `there`."""
     if image.digest not in there:
-        with tag("span", classes="tombstone", role="img", aria_label=f"removed: {prompt}"):
-            tag("span", "image removed")
+        tombstone(prompt, image.removed_by)
         return
     tag(
         "img",
@@ -36,6 +35,13 @@ def thumbnail(
         width="128",
         height="128",
     )
+
+
+def tombstone(prompt: str, rule: str | None) -> None:
+    """What stands for an image whose file is gone: by a rule of retention, or lost."""
+    text = "removed by retention" if rule else "image removed"
+    with tag("span", classes="tombstone", role="img", aria_label=f"{text}: {prompt}", title=rule):
+        tag("span", text)
 
 
 def verdicts(image: Image) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from services.checkpoint import save_checkpoint
 from services.config import RunConfig, config_hash
 from services.run_store.images import ImageStore, verdict
+from services.run_store.retention import Retention
 from services.run_store.run_folder import RunFolder
 from tdm_core.types import ImageGroup, PredictionImages, RewardRecord
 
@@ -22,6 +23,8 @@ class Recorder:
         self.config = config
         self.folder = RunFolder(Path(folder))
         self.store = ImageStore(self.folder.images)
+        rule = config.telemetry.retention
+        self.retention = None if rule.keeps_all else Retention(self.folder, rule)
 
     def record(
         self,
@@ -31,11 +34,11 @@ class Recorder:
         *judged: Sequence[RewardRecord],
     ) -> int:
         """Store the first images of the one group, what each was predicted to be on its way, and
-        what every reward said; how many."""
+        what every reward said; how many. Then let those go that the run keeps no longer."""
         (group,) = groups
         count = min(self.config.telemetry.images_per_group, group.images_GS3HW.shape[0])
         rewards = _by_sample([record for records in judged for record in records])
-        self.store.append(
+        lines = [
             {
                 "digest": self._add(group.images_GS3HW[sample, -1]),
                 "predictions": [self._add(image) for image in _before_last(predictions, sample)],
@@ -49,7 +52,11 @@ class Recorder:
                 "rewards": rewards.get((group.group_id, sample), {}),
             }
             for sample in range(count)
-        )
+        ]
+        self.store.append(lines)
+        if self.retention is not None:
+            self.retention.stored(lines)
+            self.retention.apply()
         return count
 
     def _add(self, image_3HW: Tensor) -> str:
@@ -57,6 +64,8 @@ class Recorder:
 
     def note(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Append what happened to groups; a call that is made twice tells it twice."""
+        if self.retention is not None:
+            self.retention.happened(events)
         if events:
             with self.folder.groups.open("a") as file:
                 file.write("".join(json.dumps(event, allow_nan=False) + "\n" for event in events))

@@ -71,6 +71,13 @@ class GroupEvent(_Line):
     )
 
 
+class _Tombstone(_Line):
+    time: Time
+    group_id: Count
+    digests: list[Digest]
+    rule: str
+
+
 class _HeldOutImage(_Line):
     number: Count
     prompt_id: str
@@ -169,6 +176,11 @@ def is_appearance(line: dict[str, Any]) -> bool:
 def is_group_event(line: dict[str, Any]) -> bool:
     """A line of groups.jsonl."""
     return _fits(GroupEvent.model_validate, line)
+
+
+def is_tombstone(line: dict[str, Any]) -> bool:
+    """A line of images/removed.jsonl."""
+    return _fits(_Tombstone.model_validate, line)
 
 
 def is_evaluation(line: dict[str, Any]) -> bool:

@@ -37,6 +37,17 @@ def verdict(record: "RewardRecord") -> dict[str, Any]:
     }
 
 
+def thumbnail_path(cache: Path, size: int | str, digest: str) -> Path:
+    """Where a dashboard keeps an image with at most `size` pixels a side."""
+    return cache / str(size) / digest[:2] / f"{digest}.webp"
+
+
+def forget_thumbnails(cache: Path, digest: str) -> None:
+    """Delete every small version of an image that was removed."""
+    for folder in cache.glob("*"):
+        thumbnail_path(cache, folder.name, digest).unlink(missing_ok=True)
+
+
 class ImageStore:
     """PNG files under one folder; one writer, any number of readers."""
 
@@ -71,6 +82,11 @@ class ImageStore:
     def index_path(self) -> Path:
         """The index: one JSON object a line, oldest first."""
         return self.folder / "index.jsonl"
+
+    @property
+    def removed_path(self) -> Path:
+        """Tombstones: what was removed, and by which rule (services/run_store/retention.py)."""
+        return self.folder / "removed.jsonl"
 
     def index(self) -> list[dict[str, Any]]:
         """Lines of the index, oldest first; a last line still being written is left out."""

@@ -24,6 +24,7 @@ CREATE INDEX groups_by_prompt ON groups (prompt_id, id);
 CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, predictions TEXT,
     PRIMARY KEY (group_id, sample)) WITHOUT ROWID;
 CREATE TABLE files (digest TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE removed (digest TEXT PRIMARY KEY, rule TEXT) WITHOUT ROWID;
 CREATE TABLE verdicts (group_id INTEGER, sample INTEGER, reward TEXT, step INTEGER, state TEXT,
     value REAL, said TEXT, PRIMARY KEY (group_id, reward, sample)) WITHOUT ROWID;
 CREATE INDEX verdicts_by_value ON verdicts (reward, step, value);
@@ -51,6 +52,8 @@ class Image:
     digest: str
     predictions: Sequence[str]
     """Digests of the clean predictions of every step but the last; empty where not recorded."""
+    removed_by: str | None
+    """The rule of retention that named it; another group may show the same file still."""
     rewards: Mapping[str, Mapping[str, Any]]
     """Reward name to `state`, `value` (null unless ready), `reason` and maybe `parts`."""
 
@@ -158,6 +161,17 @@ class GroupIndex:
         self._database.executemany(SCORE, [(group_id,) for group_id in labelled])
         self._database.execute("COMMIT")
 
+    def add_tombstones(self, tombstones: Iterable[Mapping[str, Any]]) -> None:
+        """Lines of images/removed.jsonl. What another group still shows is there all the same."""
+        rows = [(digest, line["rule"]) for line in tombstones for digest in line["digests"]]
+        self._database.executemany("INSERT OR REPLACE INTO removed VALUES (?, ?)", rows)
+
+    def removed_by(self, digest: str) -> str | None:
+        """The rule that an image was removed by, if it was."""
+        query = "SELECT rule FROM removed WHERE digest = ?"
+        found = self._database.execute(query, (digest,)).fetchone()
+        return found[0] if found else None
+
     def _judge(self, rows: Iterable[tuple[Any, ...]]) -> None:
         insert = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?)"
         self._database.executemany(insert, rows)
@@ -257,7 +271,8 @@ class GroupIndex:
 
     def _images(self, group_id: int) -> list[Image]:
         rows = self._database.execute(
-            "SELECT sample, digest, predictions FROM images WHERE group_id = ? ORDER BY sample",
+            "SELECT sample, i.digest, predictions, rule FROM images i"
+            " LEFT JOIN removed r ON r.digest = i.digest WHERE group_id = ? ORDER BY sample",
             (group_id,),
         ).fetchall()
         said = self._database.execute(
@@ -267,8 +282,8 @@ class GroupIndex:
         for sample, reward, verdict in said:
             rewards[sample][reward] = json.loads(verdict)
         return [
-            Image(sample, digest, json.loads(predictions), rewards[sample])
-            for sample, digest, predictions in rows
+            Image(sample, digest, json.loads(predictions), rule, rewards[sample])
+            for sample, digest, predictions, rule in rows
         ]
 
     def _scores(self, group_id: int) -> dict[str, Score]:

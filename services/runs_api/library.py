@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from services.run_store.alerts import standing
-from services.run_store.forms import are_numbers, is_alert, is_appearance, is_group_event
+from services.run_store.forms import (
+    are_numbers,
+    is_alert,
+    is_appearance,
+    is_group_event,
+    is_tombstone,
+)
 from services.run_store.images import ImageStore
 from services.run_store.news import facts_of
 from services.run_store.run_folder import RunFolder, look_up_runs
@@ -92,7 +98,9 @@ class OpenRun:
                 groups.add(lines)
             while lines := self._events.read():
                 groups.add_events(lines)
-            if self._images.is_over or self._events.is_over:
+            while lines := self._removed.read():
+                groups.add_tombstones(lines)
+            if self._images.is_over or self._events.is_over or self._removed.is_over:
                 groups.close()
                 groups = self._index_from_start()
             yield groups
@@ -135,6 +143,7 @@ class OpenRun:
         self._groups = GroupIndex()
         self._images = Tail(self.store.index_path, is_ours=is_appearance)
         self._events = Tail(self.folder.groups, is_ours=is_group_event)
+        self._removed = Tail(self.store.removed_path, is_ours=is_tombstone)
         return self._groups
 
     @contextmanager

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from services.run_store.retention import THUMBNAILS
 from services.web.settings import WebSettings
 
 KIB = 1024
@@ -15,7 +16,7 @@ class Settings(WebSettings):
 
     runs: Path = Path("runs")
     """Folder that holds the run folders."""
-    cache: Path = Field(default_factory=lambda known: known["runs"] / ".cache")
+    cache: Path = Field(default_factory=lambda known: known["runs"] / THUMBNAILS)
     """Folder of the thumbnails; it may be deleted at any time."""
     port: int = Field(default=8322, ge=0, le=65535)
     """0 is any."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from services.run_store.files import write_whole
+from services.run_store.images import thumbnail_path
 
 MAX_PIXELS = 64_000_000
 
@@ -13,7 +14,7 @@ MAX_PIXELS = 64_000_000
 def thumbnail(image: Path, digest: str, size: int, cache: Path) -> Path:
     """The WebP file of `image` with at most `size` pixels a side, or `image` itself where it is no
     larger. FileNotFoundError where the image is gone."""
-    path = cache / str(size) / _name(digest)
+    path = thumbnail_path(cache, size, digest)
     if image.exists() and path.exists():
         return path
     with Image.open(image) as opened:
@@ -28,13 +29,3 @@ def thumbnail(image: Path, digest: str, size: int, cache: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, buffer.getvalue())
     return path
-
-
-def forget(digest: str, cache: Path) -> None:
-    """Delete every small version of an image that was removed."""
-    for path in cache.glob(f"*/{_name(digest)}"):
-        path.unlink(missing_ok=True)
-
-
-def _name(digest: str) -> str:
-    return f"{digest[:2]}/{digest}.webp"

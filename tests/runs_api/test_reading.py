@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from services.config import RetentionConfig
 from services.run_store.images import ImageStore
+from services.run_store.retention import Retention
 from services.run_store.run_folder import RunFolder
 from services.runs_api.positions import Position
 from services.runs_api.watching import since
@@ -272,6 +274,27 @@ def test_a_removed_image_leaves_a_tombstone(get, finished):
     ImageStore(finished.images).path(image["sha256"]).unlink()
     assert get(f"/images/{image['sha256']}", 410).json()["code"] == "image-removed"
     assert get("/groups/0").json()["images"][0]["is_removed"]
+
+
+def test_an_image_that_retention_removed_says_so(get, finished):
+    before = get("/groups/0").json()["images"]
+    assert get("/groups/0").json()["images"][0]["removed_by"] is None
+    Retention(finished, RetentionConfig(last_iterations=1)).apply()
+    store = ImageStore(finished.images)
+    digests = {digest for i in before for digest in (i["sha256"], *i["predictions"])}
+    gone = {digest for digest in digests if not store.path(digest).exists()}
+    for digest in digests:
+        get(f"/images/{digest}", 410 if digest in gone else 200)
+    problem = get(f"/images/{gone.pop()}", 410).json()
+    assert problem["code"] == "image-removed"
+    assert "removed by retention (last_iterations=1)" in problem["detail"]
+    after = get("/groups/0").json()["images"]
+    assert any(image["is_removed"] for image in after)  # newer groups show some of them, too
+    for image in after:
+        assert image["is_removed"] == (image["removed_by"] == "last_iterations=1")
+    newest = get("/groups", limit=1).json()["items"][0]["images"][0]
+    assert (newest["is_removed"], newest["removed_by"]) == (False, None)
+    get(f"/images/{newest['sha256']}")
 
 
 def test_no_thumbnail_outlives_its_image(get, finished, settings):

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+import numpy
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from services.commands.progress import sparkline
 from services.commands.submit import submission
 from services.config import load_config
 from services.run_store import commands
+from services.run_store.images import ImageStore
 from services.run_store.run_folder import create_run
 
 pytestmark = pytest.mark.unit
@@ -50,10 +52,31 @@ def test_the_command_line_imports_neither_torch_nor_ray():
     assert shown.stdout == "[]\n"
 
 
+def test_prune_makes_room_in_a_run_that_has_ended(run):
+    store = ImageStore(run.images)
+    about = {"policy_version": 0, "prompt_id": "p", "prompt": "p", "rewards": {}, "sample": 0}
+    for step in range(3):
+        digest = store.add(numpy.full((4, 4, 3), step, numpy.uint8))
+        store.append([about | {"digest": digest, "step": step, "group_id": step}])
+    prune = ("prune", run.path, "--last-iterations", 1, "--json")
+    run.write_status({"state": "running"})
+    assert f"run {run.id} is running and removes images by itself" in call(*prune).output
+    run.write_status({"state": "finished"})
+    assert "give --last-iterations, --max-bytes, or both" in call("prune", run.path).output
+    assert "max_bytes" in call("prune", run.path, "--max-bytes", 0).output
+    counted = json.loads(call(*prune, "--dry-run").stdout)
+    assert len(list(run.images.rglob("*.png"))) == 3
+    removed = json.loads(call(*prune).stdout)
+    assert (removed["num_groups"], removed["num_images"]) == (2, 2)
+    assert {**counted, "is_removed": True, "num_bytes_left": removed["num_bytes_left"]} == removed
+    assert len(list(run.images.rglob("*.png"))) == 1
+    assert "removed 0 images of 0 groups" in call("prune", run.path, "--max-bytes", 9).output
+
+
 def test_help_names_every_command():
     shown = call("--help").output
-    wanted = "demo train submit status logs pause unpause stop sample eval export distill doctor"
-    assert [name for name in wanted.split() if f" {name} " not in shown] == []
+    wanted = "demo train submit status logs pause unpause stop sample eval export prune distill"
+    assert [name for name in [*wanted.split(), "doctor"] if f" {name} " not in shown] == []
 
 
 @pytest.mark.parametrize(

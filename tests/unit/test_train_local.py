@@ -14,8 +14,9 @@ from services.commands.evaluate import evaluate
 from services.config import RunConfig, config_hash
 from services.run_store import commands
 from services.run_store.images import ImageStore
+from services.run_store.retention import digests_of
 from services.train import train
-from tests.train_cases import PROMPTS, Running, metrics, numbers, reward, toy_run
+from tests.train_cases import HELD_OUT, PROMPTS, Running, metrics, numbers, reward, toy_run
 
 pytestmark = pytest.mark.unit
 
@@ -223,6 +224,25 @@ def test_no_evaluation_takes_the_place_of_another_that_no_line_has_told(tmp_path
     scores = running.summary["evaluations"].values()
     assert told == [found["upper_half"] for found in scores]
     assert len(told) == 2
+
+
+def test_a_run_keeps_the_images_of_its_last_iterations_and_of_its_evaluations(
+    tmp_path: Path,
+) -> None:
+    telemetry = {"images_every": 1, "retention": {"last_iterations": 2}}
+    running = Running(toy_run(tmp_path, run={"iterations": 4}, telemetry=telemetry, **HELD_OUT))
+    running.join()
+    store = ImageStore(running.folder.images)
+    lines = store.index()
+    kept = {line["digest"] for line in lines if line["step"] >= 2}
+    assert {line["digest"] for line in lines if store.path(line["digest"]).exists()} == kept
+    there = {path.stem for path in running.folder.images.rglob("*.png")}
+    named = [(line["step"], digest) for line in lines for digest in digests_of(line)]
+    assert there == {digest for step, digest in named if step >= 2}
+    held_out = ImageStore(running.folder.path / "evaluations")
+    images = [image for line in held_out.index() for image in line.get("images", [])]
+    assert len(images) == 5 * 4
+    assert all(held_out.path(image["digest"]).exists() for image in images)
 
 
 def test_a_checkpoint_holds_every_role_and_the_place_in_the_prompts(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from services.run_store.images import forget_thumbnails
+from services.runs_api.library import OpenRun
 from services.runs_api.routes.access import WATCHER, Run
-from services.runs_api.thumbnails import forget, thumbnail
+from services.runs_api.thumbnails import thumbnail
 from services.web.auth import Principal
 from services.web.problems import Problem, problems
 
@@ -51,7 +53,13 @@ def get_image(
             path = thumbnail(path, sha256, int(size), cache)
         content = path.read_bytes()
     except FileNotFoundError as error:
-        forget(sha256, cache)
-        detail = f"image {sha256} was stored by run {run.id}; its file is gone"
+        forget_thumbnails(cache, sha256)
+        detail = f"image {sha256} was stored by run {run.id}; {_why(run, sha256)}"
         raise Problem(410, "image-removed", "The image was removed", detail) from error
     return Response(content, 200, headers, MEDIA_TYPES[path.suffix])
+
+
+def _why(run: OpenRun, digest: str) -> str:
+    with run.images() as index:
+        rule = index.removed_by(digest)
+    return f"it was removed by retention ({rule})" if rule else "its file is gone"

@@ -25,6 +25,7 @@ class ImageView(BaseModel):
     sample: int
     sha256: str
     is_removed: bool = Field(description="It was stored and its file is gone")
+    removed_by: str | None = Field(description="The rule of retention that removed it, if one did")
     predictions: list[str] = Field(
         description="sha256 of the clean prediction of every denoising step but the last, whose "
         "prediction is the image itself; empty where they are not stored"
@@ -59,6 +60,7 @@ class GroupView(BaseModel):
                 "sample": image.sample,
                 "sha256": image.digest,
                 "is_removed": image.digest in removed,
+                "removed_by": image.removed_by if image.digest in removed else None,
                 "predictions": image.predictions,
                 "rewards": image.rewards,
             }
