@@ -9,12 +9,22 @@ import jsonschema
 import pytest
 import yaml
 from sqlalchemy import make_url
+from typer.main import get_command
+
+from services.cli import app
+from services.labels.settings import Settings as LabelSettings
+from services.runs_api.settings import Settings as RunsSettings
+from services.web.hosts import LOOPBACK
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SCHEMA = files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json"
+PEOPLE = ("labels", "dashboard")
+"""Services that people reach."""
+DATABASE = "labels-database"
+DASHBOARD = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/dashboard.yaml").read_text()))
 KUBERAY = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy/kuberay").iterdir())]
 
 
@@ -27,6 +37,11 @@ def groups():
     for cluster in clusters():
         yield cluster["headGroupSpec"]
         yield from cluster["workerGroupSpecs"]
+
+
+def pods():
+    yield from (group["template"]["spec"] for group in groups())
+    yield DASHBOARD[0]["spec"]["template"]["spec"]
 
 
 def test_the_compose_file_follows_the_compose_specification():
@@ -54,23 +69,50 @@ def test_every_service_is_without_rights():
 
 
 def test_every_node_of_the_cluster_speaks_ray_with_a_token():
-    nodes = COMPOSE["services"].keys() - {"labels", "labels-database"}
+    nodes = COMPOSE["services"].keys() - {*PEOPLE, DATABASE}
     for name in nodes:
         service = COMPOSE["services"][name]
         assert service["environment"]["RAY_AUTH_MODE"] == "token", name
         assert service["secrets"] == ["ray_token"], name
 
 
-def test_the_labels_database_is_reached_through_a_socket_and_no_network():
-    labels, database = (COMPOSE["services"][name] for name in ("labels", "labels-database"))
+@pytest.mark.parametrize("name", PEOPLE)
+def test_the_labels_database_is_reached_through_a_socket_and_no_network(name):
+    service, database = (COMPOSE["services"][each] for each in (name, DATABASE))
     assert database["network_mode"] == "none"
     assert "ports" not in database
     assert "listen_addresses=" in database["command"]
-    url = make_url(labels["environment"]["TDMR1_DATABASE_URL"])
+    url = make_url(service["environment"]["TDMR1_DATABASE_URL"])
     socket = f"labels-database-socket:{url.query['host']}"
-    assert socket in labels["volumes"]
+    assert socket in service["volumes"]
     assert socket in database["volumes"]
     assert url.username == url.database == database["environment"]["POSTGRES_USER"]
+    assert service["depends_on"] == {DATABASE: {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize("name", PEOPLE)
+def test_what_people_reach_is_a_command_with_these_options_at_the_port_that_it_publishes(name):
+    service = COMPOSE["services"][name]
+    (line,) = service["command"]
+    called, _, more = line.partition(" ${")
+    assert more == f"{name.upper()}_OPTIONS:-}}"
+    words = called.split()
+    assert words[:2] == ["exec", "tdm-r1"]
+    command = get_command(app).commands[words[2]]
+    given = command.make_context(words[2], words[3:], resilient_parsing=True).params
+    assert given["host"] == "0.0.0.0"
+    assert given["allowed_host"] == [name]
+    folders = [volume.partition(":")[2] for volume in service["volumes"]]
+    assert str(given["data" if name == "labels" else "runs"]) in folders
+    port = {"labels": LabelSettings, "dashboard": RunsSettings}[name]().port
+    assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert f"http://localhost:{port}/" in service["healthcheck"]["test"][1]
+
+
+def test_the_dashboard_has_the_runs_of_the_cluster():
+    services = COMPOSE["services"]
+    assert "runs:/runs" in services["dashboard"]["volumes"]
+    assert all("runs:/runs" in services[name]["volumes"] for name in ("head", "worker", "train"))
 
 
 def test_no_secret_is_written_into_the_files():
@@ -81,9 +123,9 @@ def test_no_secret_is_written_into_the_files():
 
 def test_compose_and_kubernetes_name_the_image_that_the_version_does():
     version = re.search(r'version = "([^"]+)"', (ROOT / "pyproject.toml").read_text())[1]
-    images = {s["image"] for name, s in COMPOSE["services"].items() if name != "labels-database"}
-    for group in groups():
-        images |= {c["image"] for c in group["template"]["spec"]["containers"]}
+    images = {s["image"] for name, s in COMPOSE["services"].items() if name != DATABASE}
+    for spec in pods():
+        images |= {c["image"] for c in spec["containers"]}
     assert images == {f"tdm-r1:{version}"}
 
 
@@ -95,13 +137,29 @@ def test_kubernetes_clusters_want_a_token_and_the_locked_ray():
 
 
 def test_kubernetes_pods_are_not_root_and_have_limits():
-    for group in groups():
-        spec = group["template"]["spec"]
+    for spec in pods():
         assert spec["securityContext"]["runAsNonRoot"]
         for container in spec["containers"]:
             assert container["resources"]["limits"] == container["resources"]["requests"]
         mounted = {mount["name"] for c in spec["containers"] for mount in c["volumeMounts"]}
         assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+def test_the_dashboards_pod_is_reached_and_asked_by_the_names_that_it_answers_to():
+    deployment, service = DASHBOARD
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (line,) = container["args"]
+    command = get_command(app).commands["dashboard"]
+    given = command.make_context("dashboard", line.split()[3:], resilient_parsing=True).params
+    hosts, port = (*LOOPBACK, *given["allowed_host"]), RunsSettings().port
+    for probe in (container["readinessProbe"], container["livenessProbe"]):
+        assert probe["httpGet"]["port"] == container["ports"][0]["containerPort"] == port
+        (header,) = probe["httpGet"]["httpHeaders"]
+        assert header["name"] == "Host"
+        assert header["value"] in hosts
+    assert service["metadata"]["name"] in hosts
+    assert service["spec"]["ports"][0]["port"] == port
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
 
 
 def test_the_image_installs_what_is_locked_and_runs_without_root():
