@@ -76,7 +76,7 @@ class Directory:
         self._running[credentials] = task = self._waiting.pop(credentials)
         now = self._clock()
         try:
-            return await self._database.read(lambda session: _find(session, credentials, now))
+            return await self._database.look(lambda session: _find(session, credentials, now))
         except StoreUnavailable as error:
             raise unavailable(str(error)) from error
         finally:

@@ -59,7 +59,7 @@ class Courier:
     async def deliver_due(self, http: httpx.AsyncClient) -> int:
         """Send what is due now; how many deliveries were tried."""
         now = self.clock()
-        if not await self.database.read(lambda session: anything_due(session, now)):
+        if not await self.database.look(lambda session: anything_due(session, now)):
             return 0
         parcels = await self.database.write(lambda session: claim(session, now))
         await asyncio.gather(*(self._deliver(http, parcel) for parcel in parcels))

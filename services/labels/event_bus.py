@@ -178,7 +178,7 @@ class EventBus:
             self._position = events[-1].seq if events else settled
 
     async def _settle(self) -> int:
-        return self._settling.update(await self._database.read(look))
+        return self._settling.update(await self._database.look(look))
 
     async def _read(self, after: int, until: int, topics: frozenset[str] | None) -> Sequence[Event]:
         def query(session: Session) -> Sequence[Event]:

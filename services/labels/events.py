@@ -3,8 +3,8 @@
 An event's `seq` is its place in the stream and the id that a listener resumes at. On SQLite one
 writer makes the order of numbers the order of commits. On PostgreSQL a transaction may take number
 5 and commit after number 6: a reader that went by the highest number would never see 5. So every
-transaction that writes an event holds a shared advisory lock until it ends (shared: nobody waits),
-and a reader passes a number only when every transaction that held the lock then has ended.
+transaction that writes holds a shared advisory lock until it ends (shared: nobody waits), and a
+reader passes a number only when every transaction that held the lock then has ended.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 
 from services.labels.outbox import enqueue, listeners
 from services.labels.store.tables import Event, core
+from services.labels.store.writer import ORDER_LOCK
 
 TOPICS = ("labels", "groups", "rewards", "annotators", "system")
 EVERYBODY = "everybody"
-EVENT_LOCK = 0x7D31E7  # below 2^32, so that pg_locks shows it whole in `objid`
 _events = core(Event)
 _INSERT = insert(_events).returning(_events.c.seq, sort_by_parameter_order=True)
 _WRITERS = text(
@@ -93,7 +93,7 @@ def look(session: Session) -> Horizon:
     newest = session.scalar(select(func.max(Event.seq))) or 0
     if not _is_postgresql(session):
         return Horizon(newest, frozenset())
-    writers = session.scalars(_WRITERS, {"key": EVENT_LOCK})
+    writers = session.scalars(_WRITERS, {"key": ORDER_LOCK})
     return Horizon(newest, frozenset(writers))
 
 
@@ -117,5 +117,6 @@ def _is_postgresql(session: Session) -> bool:
 
 
 def _lock(session: Session) -> None:
-    if _is_postgresql(session):
-        session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": EVENT_LOCK})
+    """The writer has done so for all that it runs."""
+    if _is_postgresql(session) and "ordered" not in session.get_bind().get_execution_options():
+        session.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": ORDER_LOCK})

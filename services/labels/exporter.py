@@ -31,7 +31,7 @@ class Exporter:
 
     async def make_next(self) -> bool:
         """Make the oldest pending export; whether there was one."""
-        export = await self.database.read(_oldest_pending)
+        export = await self.database.look(_oldest_pending)
         if export is None:
             return False
         draft, error = await self._make(export)

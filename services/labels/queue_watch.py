@@ -42,7 +42,7 @@ class QueueWatch:
         """Consumes: the queue's state. Produces: wake-ups. Ends: when nobody waits."""
         while self._waiting:
             now = self._clock()
-            runs = await self._database.read(
+            runs = await self._database.look(
                 lambda session, now=now: reward_queue.runs_with_messages(session, now)
             )
             for news, run_id in self._waiting.items():
@@ -75,7 +75,7 @@ async def receive(
 
         if await is_gone():
             return Received([], 0, [])
-        if await database.read(anything):
+        if await database.look(anything):
             received = await database.write(take)
             if received.messages:
                 return received

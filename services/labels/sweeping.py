@@ -38,7 +38,7 @@ async def sweep_once(app: Any) -> bool:
     """One sweep, if anything is due; whether there may be more at once."""
     state = app.state
     now = state.clock()
-    if not await state.database.read(lambda session: is_due(session, now)):
+    if not await state.database.look(lambda session: is_due(session, now)):
         return False
     swept = await state.database.write(lambda session: sweep(session, now, state.settings))
     leases_expired.inc(swept.num_leases)

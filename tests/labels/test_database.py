@@ -160,13 +160,26 @@ def test_readers_see_a_snapshot_that_does_not_move(database: Database):
     assert database.read_now(ids) == ["meanwhile"]
 
 
-def test_a_query_cannot_write(database: Database):
+def test_a_look_sees_what_is_newest_where_no_snapshot_is_free(postgresql_url: str):
+    database = Database.open(postgresql_url)
+
+    def twice(session: Session) -> tuple[list[str], list[str]]:
+        before = ids(session)
+        database.write_now(lambda other: ask(other, "meanwhile"))
+        return before, ids(session)
+
+    assert asyncio.run(database.look(twice)) == ([], ["meanwhile"])
+    database.close()
+
+
+@pytest.mark.parametrize("how", ["read_now", "look_now"])
+def test_a_query_cannot_write(database: Database, how: str):
     def write(session: Session) -> None:
         ask(session, "a")
         session.flush()
 
     with pytest.raises(RuntimeError, match=r"give it to Database\.write"):
-        database.read_now(write)
+        getattr(database, how)(write)
     assert database.write_now(lambda session: ask(session, "b")) == "b"
     assert database.read_now(ids) == ["b"]
 

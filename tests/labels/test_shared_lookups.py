@@ -28,10 +28,10 @@ class SlowDatabase:
         self.num_reads = 0
         self.read_once = asyncio.Event()
 
-    async def read(self, query: Callable[[Session], Any]) -> Any:
+    async def look(self, query: Callable[[Session], Any]) -> Any:
         """What was there when it was asked, told later."""
         self.num_reads += 1
-        found = await self._database.read(query)
+        found = await self._database.look(query)
         self.read_once.set()
         await self.go.wait()
         return found

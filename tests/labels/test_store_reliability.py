@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from services.labels.store.database import Database
@@ -154,6 +156,23 @@ def test_postgresql_that_is_read_only_refuses_to_write_and_still_reads(postgresq
         database.write_now(read_only)
     assert database.read_now(ids) == ["before"]
     assert database.write_now(lambda session: ask(session, "later")) == "later"
+    database.close()
+
+
+def test_who_goes_on_after_a_refusal_is_not_told_that_it_is_stored(postgresql_url: str):
+    database = Database.open(postgresql_url)
+
+    def heedless(session: Session) -> str:
+        ask(session, "lost")
+        session.flush()
+        with suppress(ProgrammingError):
+            session.execute(text("select * from nowhere"))
+        return "stored"
+
+    with pytest.raises(RuntimeError, match="nobody heeded"):
+        database.write_now(heedless)
+    assert database.write_now(lambda session: ask(session, "later")) == "later"
+    assert database.read_now(ids) == ["later"]
     database.close()
 
 

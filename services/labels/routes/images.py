@@ -148,7 +148,7 @@ async def get_image(
         return None if is_known else state.images.path(sha256, size).read_bytes()
 
     try:
-        content = await state.database.read(read)
+        content = await state.database.look(read)
     except FileNotFoundError as error:
         detail = f"image {sha256} is known but its file is gone; PUT it again"
         raise Problem(410, "image-removed", "The image was removed", detail) from error

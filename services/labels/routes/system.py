@@ -21,7 +21,7 @@ async def health() -> Response:
 @router.get("/readyz")
 async def readiness(request: Request) -> Response:
     """And so does its database; 503 where not."""
-    await request.app.state.database.read(lambda session: session.execute(text("select 1")).all())
+    await request.app.state.database.look(lambda session: session.execute(text("select 1")).all())
     return answer({"status": "ready"})
 
 

@@ -5,6 +5,7 @@ and conflicts are run again. So it must be safe to repeat: it touches its sessio
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
 from services.labels.store import faults
+from services.labels.store.faults import ConnectionLost
 from services.labels.store.migrations.upgrade import upgrade
 from services.labels.store.writer import Operation, Writer
 
@@ -40,7 +42,9 @@ class Database:
 
     def __init__(self, writing: Engine, reading: Engine) -> None:
         """Over two engines of one database; people call `open`."""
-        self._writing, self._reading = writing, reading
+        self._writing = writing
+        self._reading = reading.execution_options(reading=True, snapshot=True)
+        self._looking = reading.execution_options(reading=True)
         self._writer = Writer(writing)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="label-reader")
 
@@ -79,8 +83,12 @@ class Database:
 
     async def read(self, query: Operation[T]) -> T:
         """Run `query` on a snapshot of what is committed; it cannot write."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.read_now, query)
+        return await self._in_thread(self.read_now, query)
+
+    async def look(self, query: Operation[T]) -> T:
+        """`read` where one statement is enough, or each may see what is newest: PostgreSQL then
+        has no transaction to begin and to end."""
+        return await self._in_thread(self.look_now, query)
 
     def write_now(self, operation: Operation[T]) -> T:
         """`write` for a caller without an event loop."""
@@ -88,8 +96,11 @@ class Database:
 
     def read_now(self, query: Operation[T]) -> T:
         """`read` for a caller without an event loop."""
-        with Session(self._reading, expire_on_commit=False) as session:
-            return query(session)
+        return _query(self._reading, query)
+
+    def look_now(self, query: Operation[T]) -> T:
+        """`look` for a caller without an event loop."""
+        return _query(self._looking, query)
 
     def close(self) -> None:
         """Finish what waits, then let go of the database."""
@@ -97,6 +108,24 @@ class Database:
         self._readers.shutdown()
         self._reading.dispose()
         self._writing.dispose()
+
+    async def _in_thread(self, run: Callable[[Operation[T]], T], query: Operation[T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run, query)
+
+
+def _query(engine: Engine, query: Operation[T]) -> T:
+    """Asked once more where the connection was lost, perhaps long ago: a query changes nothing."""
+
+    def ask() -> T:
+        with Session(engine, expire_on_commit=False) as session:
+            found = query(session)
+            session.commit()
+            return found
+
+    try:
+        return ask()
+    except ConnectionLost:
+        return ask()
 
 
 def _open_sqlite(address: URL) -> tuple[Engine, Engine]:
@@ -126,19 +155,32 @@ def _sqlite_engine(address: URL, begin: str, settings: dict[str, Any]) -> Engine
 
 
 def _open_postgresql(address: URL) -> tuple[Engine, Engine]:
-    options = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_SETTINGS.items())
+    # The writer keeps one connection, whose statements stay prepared.
+    writing = _postgresql_engine(address, 1, POSTGRESQL_SETTINGS)
+    reading = _postgresql_engine(
+        address, READERS, POSTGRESQL_SETTINGS | {"default_transaction_read_only": "on"}
+    )
+
+    @event.listens_for(reading, "begin")
+    def start(connection: Connection) -> None:
+        if "snapshot" in connection.get_execution_options():
+            connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
+
+    return writing.execution_options(ordered=True), reading
+
+
+def _postgresql_engine(address: URL, pool_size: int, settings: dict[str, Any]) -> Engine:
+    """Its connections begin nothing by themselves: each turn of the server costs, and who begins
+    can say more with it."""
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
     engine = create_engine(
         address,
-        isolation_level="SERIALIZABLE",
-        pool_size=READERS + 1,  # and the writer
+        isolation_level="AUTOCOMMIT",
+        pool_size=pool_size,
         max_overflow=1,
-        pool_pre_ping=True,
         hide_parameters=True,  # errors are logged, and secrets are not
         connect_args={"connect_timeout": 5, "options": options, **alive},
     )
     event.listen(engine, "handle_error", faults.translate)
-    reading = engine.execution_options(
-        isolation_level="REPEATABLE READ", postgresql_readonly=True, snapshot=True
-    )
-    return engine, reading
+    return engine

@@ -23,11 +23,16 @@ AWAY = {
 """Reasons by SQLite's primary result code, and by the beginning of PostgreSQL's SQLSTATE."""
 CONFLICTS = ("40001", "40P01", "55P03")
 """Serialization failure, deadlock, a lock that did not come in time."""
+LOST = ("08", "57P")
 READ_ONLY = (sqlite3.SQLITE_READONLY, "25006")
 
 
 class StoreUnavailable(RuntimeError):  # noqa: N818 - a state of the store, which passes
     """Nothing was written, or nobody knows: ask again later, with the same idempotency key."""
+
+
+class ConnectionLost(StoreUnavailable):
+    """PostgreSQL hung up, now or since it was last asked; it may take a new connection."""
 
 
 class StoreConflict(RuntimeError):  # noqa: N818 - likewise
@@ -36,8 +41,6 @@ class StoreConflict(RuntimeError):  # noqa: N818 - likewise
 
 def translate(context: ExceptionContext) -> None:
     """Engine event `handle_error`: raise our error where the fault is the store's, not ours."""
-    if context.is_pre_ping:
-        return  # the pool connects again by itself
     error = context.original_exception
     code = _code(context)
     if code in CONFLICTS:
@@ -46,9 +49,12 @@ def translate(context: ExceptionContext) -> None:
         raise RuntimeError("a query tried to write; give it to Database.write") from error
     reason = _reason(code)
     if reason is not None:
-        # SQLite may have rolled back by itself: whatever came next would commit on its own.
-        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
-        raise StoreUnavailable(f"the label store is unavailable: {reason} ({error})") from error
+        is_lost = str(code).startswith(LOST)
+        # SQLite may have rolled back by itself: whatever came next would commit on its own. A lost
+        # connection is seldom the only one.
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, is_lost
+        kind = ConnectionLost if is_lost else StoreUnavailable
+        raise kind(f"the label store is unavailable: {reason} ({error})") from error
 
 
 def _code(context: ExceptionContext) -> int | str:
@@ -63,7 +69,7 @@ def _code(context: ExceptionContext) -> int | str:
 
 def _is_reading(context: ExceptionContext) -> bool:
     connection = context.connection
-    return connection is not None and "snapshot" in connection.get_execution_options()
+    return connection is not None and "reading" in connection.get_execution_options()
 
 
 def _reason(code: int | str) -> str | None:

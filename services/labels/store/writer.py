@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from services.labels.store.faults import StoreConflict, StoreUnavailable
+from services.labels.store.faults import ConnectionLost, StoreConflict, StoreUnavailable
 
 T = TypeVar("T")
 Operation = Callable[[Session], T]
@@ -26,6 +26,13 @@ CAPACITY = 1024
 MODES = ("row share", "exclusive", "exclusive")
 """How the attempts of a batch share PostgreSQL with other writers, on whatever host: the lock is
 taken before the snapshot, so an exclusive one sees all that it could have met."""
+ORDER_LOCK = 0x7D31E7
+"""Every transaction that writes holds this advisory lock until it ends, shared, so that nobody
+waits: readers of events see who may yet commit. Below 2^32, so that pg_locks shows it whole in
+`objid`."""
+BEGIN = """BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE alembic_version IN {mode} MODE;
+SELECT pg_advisory_xact_lock_shared({key})"""
+"""In one turn of the server."""
 
 
 @dataclass
@@ -131,21 +138,62 @@ class Writer:
         met: StoreConflict | None = None
         for mode in MODES:
             try:
-                with self._engine.begin() as connection:
-                    if self._has_others:
-                        connection.execute(text(f"lock table alembic_version in {mode} mode"))
-                    return [_attempt(connection, job.operation) for job in jobs]
+                with self._begin(mode) as connection:
+                    # A SAVEPOINT costs PostgreSQL two turns, and one alone has nobody to protect.
+                    alone = self._has_others and len(jobs) == 1
+                    attempt = _attempt_alone if alone else _attempt
+                    outcomes = [attempt(connection, job.operation) for job in jobs]
+                    if not (alone and outcomes[0].error):
+                        connection.commit()
+                    return outcomes
             except StoreConflict as error:
                 met = error
         raise StoreUnavailable("the label store is busy: others hold what we need") from met
 
+    def _begin(self, mode: str) -> Connection:
+        """A connection in a transaction; another one where it was lost since it was used, for then
+        nothing has been done on it."""
+        if not self._has_others:
+            connection = self._engine.connect()
+            connection.begin()
+            return connection
+        try:
+            return self._begin_beside_others(mode)
+        except ConnectionLost:
+            return self._begin_beside_others(mode)
+
+    def _begin_beside_others(self, mode: str) -> Connection:
+        connection = self._engine.connect()
+        try:
+            connection.exec_driver_sql(BEGIN.format(mode=mode, key=ORDER_LOCK))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
 
 def _attempt(connection: Connection, operation: Operation[Any]) -> _Outcome:
     """Run it in its SAVEPOINT; an error of its own takes back its own writes and no other's."""
+    return _run(connection, operation, "create_savepoint")
+
+
+def _attempt_alone(connection: Connection, operation: Operation[Any]) -> _Outcome:
+    """Run it in the transaction itself, which is not to be committed after an error."""
+    outcome = _run(connection, operation, "rollback_only")
+    driver: Any = connection.connection.driver_connection
+    if outcome.error is None and driver.info.transaction_status.name == "INERROR":
+        # The operation went on after a refusal: a commit would take it all back, silently.
+        outcome.error = RuntimeError("PostgreSQL refused a statement, and nobody heeded it")
+    return outcome
+
+
+def _run(
+    connection: Connection,
+    operation: Operation[Any],
+    mode: Literal["create_savepoint", "rollback_only"],
+) -> _Outcome:
     try:
-        with Session(
-            connection, join_transaction_mode="create_savepoint", expire_on_commit=False
-        ) as session:
+        with Session(connection, join_transaction_mode=mode, expire_on_commit=False) as session:
             result = operation(session)
             session.commit()
         outcome = _Outcome(result)

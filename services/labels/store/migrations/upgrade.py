@@ -20,6 +20,8 @@ def upgrade(engine: Engine) -> None:
             # works outside of transactions only, and this connection is not used again.
             connection.detach()
             connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+        else:
+            connection.execution_options(isolation_level="SERIALIZABLE")  # whatever the engine's is
         with connection.begin():
             if connection.dialect.name == "postgresql":
                 connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
