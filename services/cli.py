@@ -180,10 +180,44 @@ def stop(run: Run = "latest", runs: Runs = RUNS, wait: Wait = 60, as_json: AsJso
     _control("stop", run, runs, wait, as_json)
 
 
-def _control(command: str, run: str, runs: Path, wait: float, as_json: bool) -> None:
+@app.command("set")
+def set_(
+    run: Run,
+    values: Annotated[list[str], typer.Argument(help="key=value, such as checkpoint.every=50")],
+    runs: Runs = RUNS,
+    wait: Wait = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Change live parameters of a run, such as a learning rate; it refuses others."""
+    from services.commands.control import values_of
+
+    _control("set", run, runs, wait, as_json, values_of(values))
+
+
+@app.command()
+def scale(
+    run: Run,
+    reward: Annotated[str, typer.Argument(help="a reward's name")],
+    workers: Annotated[str, typer.Argument(help="how many, or `auto`: what its queue asks for")],
+    runs: Runs = RUNS,
+    wait: Wait = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Have so many workers judge by a reward, between its num_workers and max_workers."""
+    _control("scale", run, runs, wait, as_json, {"reward": reward, "workers": workers})
+
+
+def _control(
+    command: str,
+    run: str,
+    runs: Path,
+    wait: float,
+    as_json: bool,
+    arguments: dict[str, Any] | None = None,
+) -> None:
     from services.commands.control import control
 
-    control(command, run, runs, wait, as_json)
+    control(command, run, runs, wait, as_json, arguments)
 
 
 @app.command()

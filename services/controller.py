@@ -25,12 +25,14 @@ from services.hacking_watch import HackingWatch
 from services.loops import Loops
 from services.run_control import RunControl
 from services.run_store.alerts import AlertLog
+from services.run_store.arguments import RefusedError, changed, now
 from services.run_store.commands import Command
 from services.run_store.run_folder import RunFolder
 from services.runtime.handles import Runtime, WorkerDiedError
 from services.runtime.waiting import Patience
 from services.stages import Prompts, Stages
 from services.telemetry import Telemetry
+from tdm_core.config import AlgorithmConfig
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,6 @@ class Controller:
         patience: Patience,
         runtime: Runtime,
     ) -> None:
-        self.config, self.algorithm = config, config.algorithm
         self.stages = Stages(config, crew, prompts, telemetry, patience)
         self.folder, self.runtime = folder, runtime
         changes, most_s = self.stages.changes, config.run.max_seconds
@@ -59,6 +60,17 @@ class Controller:
         )
         self.checkpoint = ""
         self.doing = ""
+        self.changes: list[dict[str, Any]] = []
+
+    @property
+    def config(self) -> RunConfig:
+        """As it is now: live parameters may have changed."""
+        return self.stages.config
+
+    @property
+    def algorithm(self) -> AlgorithmConfig:
+        """Of it."""
+        return self.config.algorithm
 
     async def run(self) -> dict[str, Any]:
         """Train to the end; the summary. A fault of any worker or loop is raised."""
@@ -154,6 +166,14 @@ class Controller:
             await self.stages.patience.wait(news, "unpause", endless=True)
 
     async def _obey(self, command: Command) -> None:
+        try:
+            await self._do(command)
+        except RefusedError as refusal:
+            self.control.answer(command, "rejected", str(refusal))
+        else:
+            self.control.answer(command, "applied")
+
+    async def _do(self, command: Command) -> None:
         if command.type in ("pause", "unpause"):
             self.control.paused = command.type == "pause"
             self.stages.changes.tell()
@@ -161,7 +181,28 @@ class Controller:
             self.control.end("told to stop", hurried=True)
         elif command.type == "checkpoint":
             await self._checkpoint()
-        self.control.answer(command, "applied")
+        elif command.type == "set":
+            await self._set(command)
+        elif command.type == "scale":
+            self.stages.scale(**command.arguments)
+            self.control.write_status()
+
+    async def _set(self, command: Command) -> None:
+        """Change live parameters, and write down that this is not the run that it began as."""
+        before, after = self.config, changed(self.config, command.arguments)
+        values = {key: [now(before, key), now(after, key)] for key in command.arguments}
+        await self.stages.reconfigure(after)
+        self.stages.telemetry.note({f"set/{key}": new for key, (_, new) in values.items()})
+        self.changes.append(
+            {
+                "time": time.time(),
+                "iteration": self.stages.iteration,
+                "command": command.id,
+                "by": command.by,
+                "values": values,
+            }
+        )
+        self.control.write_status()
 
     async def finish_iteration(self) -> None:
         """Write the line and the status; evaluate and checkpoint when they are due."""
@@ -201,7 +242,11 @@ class Controller:
             "surrogate": stages.surrogate,
             "replay": stages.replay,
         }
-        facts = {**stages.place, "prompts": stages.prompts.state_dict()}
+        facts = {
+            **stages.place,
+            "prompts": stages.prompts.state_dict(),
+            "changes": self.changes,
+        }
         with self._busy_with("checkpoint"):
             states = [handle.state_dict.remote() for handle in learned.values()]
             written, _ = await stages.recorder.run(
@@ -238,6 +283,8 @@ class Controller:
             **self.stages.place,
             "iterations": self.config.run.iterations,
             "doing": self.doing,
+            "changes": self.changes,
+            "pools": self.stages.pool_sizes(),
             "alerts": self.hacking.active,
             "workers": self.runtime.processes(),
             "waiting": self.stages.patience.waiting(),
@@ -250,6 +297,7 @@ class Controller:
             "reason": self.control.ending,
             "seed": self.config.run.seed,
             "iterations": self.stages.iteration,
+            "changes": self.changes,
             "policy_version": self.stages.policy_version,
             "surrogate_version": self.stages.surrogate_version,
             "rollout_images": self.stages.num_images,

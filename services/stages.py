@@ -8,10 +8,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from services.config import RunConfig
 from services.crew import Crew
+from services.run_store.arguments import RefusedError
 from services.runtime.batches import Lost
 from services.runtime.handles import Reference
 from services.runtime.waiting import Changes, Patience
@@ -260,6 +261,29 @@ class Stages:
         counts = {f"replay/{name}": value for name, value in self.counts.items()}
         self.telemetry.note({k: v for k, v in counts.items() if k != "replay/change"})
 
+    async def reconfigure(self, config: RunConfig) -> None:
+        """Go on under a config whose live parameters are others; all who read them know it then."""
+        self.config, self.algorithm = config, config.algorithm
+        workers = (self.replay, self.surrogate, self.generator)
+        for told in [worker.reconfigure.remote(config) for worker in workers]:
+            await told
+
+    def scale(self, reward: str, workers: int | Literal["auto"]) -> None:
+        """Have so many workers judge by a reward; RefusedError where there cannot be as many."""
+        if reward not in self.judges:
+            known = ", ".join(self.judges) or "none (people are not scaled)"
+            raise RefusedError(
+                f"no reward {reward!r} has workers of its own here; allowed: {known}"
+            )
+        try:
+            self.judges[reward].staff.hold(None if workers == "auto" else workers)
+        except ValueError as refusal:
+            raise RefusedError(f"reward {reward!r}: {refusal}") from None
+
+    def pool_sizes(self) -> dict[str, dict[str, int | None]]:
+        """By reward how many workers there are, may be, and are held; JSON-able."""
+        return {name: pool.staff.sizes() for name, pool in self.judges.items()}
+
     @property
     def place(self) -> dict[str, int]:
         """Where the run stands; JSON-able."""
@@ -270,5 +294,12 @@ class Stages:
         }
 
     def write_line(self) -> None:
-        """Write what was noted since the last one."""
+        """Write what was noted since the last one, and the rates it was learned at."""
+        algorithm = self.algorithm
+        rates = {
+            "generator/lr": algorithm.generator.lr,
+            "fake_score/lr": algorithm.fake_score.lr,
+            "surrogate/lr": algorithm.surrogate.lr,
+        }
+        self.telemetry.note(rates)
         self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)

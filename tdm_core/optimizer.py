@@ -62,6 +62,11 @@ class RoleOptimizer:
         parameter.grad = self.all_reduce(parameter.grad)
         return parameter.grad
 
+    def set_lr(self, lr: float) -> None:
+        """Step at this learning rate from now on."""
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts as named CPU tensors."""
         return {

@@ -36,6 +36,10 @@ class RoleEngine(Protocol):
         """
         ...
 
+    def set_lr(self, lr: float) -> None:
+        """Step at this learning rate from now on."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts by "index.name", whole, on the CPU; every rank must call it."""
         ...
@@ -169,6 +173,11 @@ class DeepSpeedRoleEngine:
         if isinstance(self._adamw, ClippedAdamW):
             return self._adamw.last_norm
         return float(self._engine.get_global_grad_norm())
+
+    def set_lr(self, lr: float) -> None:
+        """See `RoleEngine`; ZeRO's wrapper reads the same groups."""
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
 
     def state(self) -> dict[str, Tensor]:
         """See `RoleEngine`. Empty before the first step."""

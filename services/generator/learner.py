@@ -62,6 +62,12 @@ class GeneratorLearner:
             cluster.engine, parameters, settings, algorithm, self.ranks, cluster.zero_stage
         )
 
+    def reconfigure(self, config: RunConfig) -> None:
+        """Learn by other live parameters from the next update on."""
+        self.config = config
+        self.engines["fake_score"].set_lr(config.algorithm.fake_score.lr)
+        self.engines["generator"].set_lr(config.algorithm.generator.lr)
+
     def update_fake_score(self, batch: FreshBatch | None, step: bool = True) -> dict[str, float]:
         """Follow the generator; `step=False` only accumulates, for `step_fake_score` to finish."""
         if batch is None:

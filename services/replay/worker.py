@@ -54,6 +54,10 @@ class ReplayWorker:
         self._pending_since: dict[int, float] = {}
         self._versions: defaultdict[str, set[str]] = defaultdict(set)
 
+    def reconfigure(self, config: RunConfig) -> None:
+        """Draw by another staleness from now on."""
+        self.buffer.config = config.algorithm.replay
+
     def add(self, groups: Sequence[RolloutGroup]) -> Counts:
         """Store rollouts; counts, with `added_version`, the version that made the oldest."""
         for group in groups:

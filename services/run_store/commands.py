@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from services.run_store.arguments import checked
 from services.run_store.files import write_whole
 
 State = Literal["requested", "acknowledged", "applied", "rejected", "timed_out"]
-Type = Literal["pause", "unpause", "stop", "checkpoint"]
+Type = Literal["pause", "unpause", "stop", "checkpoint", "set", "scale"]
 TYPES: tuple[str, ...] = get_args(Type)
 
 
@@ -30,7 +31,7 @@ class Command:
     type: str
     """One of `TYPES`."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What the type needs."""
+    """What the type needs (`arguments.checked`)."""
     state: State = "requested"
     """How far it has come."""
     times: Mapping[str, float] = field(default_factory=dict)
@@ -59,15 +60,16 @@ def request(
     key: str = "",
 ) -> str:
     """Put a command into the inbox of the run folder `run`; its id, once it is on the disk. A run
-    that sees it after `timeout_s` does not obey."""
+    that sees it after `timeout_s` does not obey. ValueError says what is allowed."""
     if type not in TYPES:
         raise ValueError(f"unknown command {type!r}; allowed: {', '.join(TYPES)}")
+    arguments = checked(type, arguments or {})
     now = time.time()
     identity = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     times = (
         {"requested": now} if timeout_s is None else {"requested": now, "expires": now + timeout_s}
     )
-    command = Command(identity, type, dict(arguments or {}), "requested", times, "", by, key)
+    command = Command(identity, type, arguments, "requested", times, "", by, key)
     _inbox(run).mkdir(parents=True, exist_ok=True)
     _write(run, command)
     return identity

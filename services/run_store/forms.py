@@ -133,6 +133,21 @@ class _Wait(_Line):
     seconds: Number
 
 
+class _Change(_Line):
+    time: Time
+    iteration: Count
+    command: str
+    by: str
+    values: dict[str, Annotated[list[Number], Field(min_length=2, max_length=2)]]
+
+
+class _Pool(_Line):
+    workers: Count
+    fewest: Count
+    most: Count
+    held: Count | None
+
+
 class Status(_Line):
     """status.json."""
 
@@ -145,6 +160,8 @@ class Status(_Line):
     doing: str = ""
     waiting: list[_Wait] = []
     workers: dict[str, _Worker] = {}
+    changes: list[_Change] = []
+    pools: dict[str, _Pool] = {}
     silence: _Silence | None = None
 
 

@@ -49,6 +49,7 @@ class Staff:
         self._rests: dict[str, Pauses] = {}
         self._hire_pauses = Pauses(HIRE_AGAIN_S, MAX_HIRE_AGAIN_S)
         self._hire_from, self._hire_fault = -math.inf, ""
+        self._held: int | None = None
 
     @property
     def num_workers(self) -> int:
@@ -59,6 +60,35 @@ class Staff:
     def may_change(self) -> bool:
         """Whether their number may."""
         return self._hire is not None and len(self._names) > 1
+
+    def hold(self, workers: int | None) -> None:
+        """Have this many from now on, whatever waits; None is what the queue asks for.
+
+        ValueError where there cannot be as many. Busy ones go when they are done.
+        """
+        fewest, most = self._scaler.bounds.fewest, self._scaler.bounds.most
+        if not self.may_change:
+            raise ValueError(
+                f"its {self.num_workers} workers are fixed; cluster.runtime=ray and a max_workers "
+                "above num_workers let them change"
+            )
+        if workers is not None and not fewest <= workers <= most:
+            raise ValueError(
+                f"{workers} workers: allowed {fewest} to {most} (num_workers to max_workers)"
+            )
+        self._held = workers
+        self.news.set()
+
+    def sizes(self) -> dict[str, int | None]:
+        """How many workers there are, may be, and are held."""
+        bounds = self._scaler.bounds
+        most = bounds.most if self.may_change else self.num_workers
+        return {
+            "workers": self.num_workers,
+            "fewest": bounds.fewest,
+            "most": most,
+            "held": self._held,
+        }
 
     def take(self) -> Handle:
         """A free worker; the last ones of the list are idle first."""
@@ -104,7 +134,10 @@ class Staff:
             return
         coming = [name for name in self._hired if name not in self._workers]
         idle, workers = len(self.free) + len(coming), len(self._workers) + len(coming)
-        step = self._scaler.step(self._clock(), waiting, idle, workers)
+        if self._held is None:
+            step = self._scaler.step(self._clock(), waiting, idle, workers)
+        else:
+            step = self._held - workers
         if step > 0 and self._clock() >= self._hire_from:
             self._grow(tasks, self._hire)
         elif step < 0:

@@ -55,6 +55,11 @@ class SurrogateLearner:
         self.num_updates = 0
         self.velocity_power = 0.0
 
+    def reconfigure(self, config: RunConfig) -> None:
+        """Learn by other live parameters from the next update on."""
+        self.config = config
+        self.optimizer.set_lr(config.algorithm.surrogate.lr)
+
     def update(self, batch: RewardedBatch | None) -> dict[str, float]:
         """One step on rewarded groups, then the EMA; an empty batch is skipped."""
         if batch is None:

@@ -134,6 +134,29 @@ def test_stop_is_typed_out(open_page, live):
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 
+def test_a_live_parameter_is_set_with_a_word_and_its_outcome_shows(open_page, live):
+    page = shown(open_page(f"/runs/{live.folder.id}/control", "admin"), "Run control")
+    history = page.locator("section[aria-label='What became of them']")
+    row = page.locator("section[aria-label='Live parameters'] tr", has_text="checkpoint.every")
+
+    def change(value, word):
+        row.get_by_role("button").click()
+        page.get_by_label("new value").fill(value)
+        page.get_by_label("type set").fill(word)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_label("type set")).to_have_count(0)
+
+    change("500", "no")
+    change("2.5", "set")
+    expect(page.locator("body")).to_contain_text("checkpoint.every='2.5': allowed 0 to 1e+06")
+    assert [command.type for command in commands.history(live.folder.path)] == ["pause"]
+    change("500", "set")
+    expect(history.locator("tr", has_text="set checkpoint.every=500")).to_contain_text("applied")
+    expect(row).to_contain_text("500")
+    pools = page.locator("section[aria-label='Workers of the rewards']")
+    expect(pools).to_contain_text("fixed")  # threads are
+
+
 def test_a_viewer_looks_and_does_not_command(open_page, live):
     page = shown(open_page(f"/runs/{live.folder.id}/control", "viewer"), "Run control")
     for name in ("Pause", "Unpause", "Checkpoint now", "Stop"):

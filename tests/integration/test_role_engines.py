@@ -76,6 +76,23 @@ def test_a_state_goes_on_in_any_other_engine(kind: str, stage: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "stage"), ENGINES)
+def test_a_learning_rate_that_is_set_holds_from_the_next_step_on(kind: str, stage: int) -> None:
+    module, plain = network(), network()
+    engine = engine_over(module, kind, stage)
+    train(engine, module, range(2))
+    engine.set_lr(1e-4)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    train(engine, module, range(2, 3))
+    for parameter, old in zip(module.parameters(), before, strict=True):
+        assert 0 < float((parameter - old).abs().max()) < 2e-4
+    other = engine_over(plain, "torch")
+    train(other, plain, range(2))
+    other.set_lr(1e-4)
+    train(other, plain, range(2, 3))
+    assert_close(module, plain)
+
+
+@pytest.mark.parametrize(("kind", "stage"), ENGINES)
 def test_a_state_from_before_the_first_step_starts_afresh(kind: str, stage: int) -> None:
     module, plain = network(), network()
     engine = engine_over(module, kind, stage)

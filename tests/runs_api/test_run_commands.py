@@ -67,6 +67,27 @@ def test_the_same_key_is_the_same_command(live, ask):
     assert len(commands.history(live.folder.path)) == 1
 
 
+def test_live_parameters_are_set_with_their_outcome_and_others_are_refused(client, live, ask):
+    run = live.folder.id
+    for values, said in (
+        ({"algorithm.group_size": 4}, "allowed: algorithm.generator.lr"),
+        ({"algorithm.generator.lr": 1}, "allowed 1e-09 to 0.01"),
+    ):
+        refused = ask(run, "set", arguments=values)
+        assert (refused.status_code, refused.json()["code"]) == (422, "not-allowed")
+        assert said in refused.json()["detail"]
+    assert ask(run, "set", arguments={"checkpoint.every": 3}, role="viewer").status_code == 403
+    assert commands.history(live.folder.path) == []
+    asked = ask(run, "set", key="k", arguments={"checkpoint.every": 3})
+    assert asked.json()["arguments"] == {"checkpoint.every": 3}
+    other = ask(run, "set", key="k", arguments={"checkpoint.every": 4})
+    assert other.json()["code"] == "idempotency-key-reused"
+    where, viewer = asked.headers["location"], bearer("viewer")
+    assert eventually(lambda: client.get(where, headers=viewer).json()["state"] == "applied")
+    (change,) = client.get(f"{API}/runs/{run}", headers=viewer).json()["changes"]
+    assert (change["by"], change["values"]) == ("key:admin", {"checkpoint.every": [0, 3]})
+
+
 def test_a_finished_run_is_told_nothing(finished, ask):
     answer = ask(finished.id, "pause")
     assert (answer.status_code, answer.json()["code"]) == (409, "run-ended")

@@ -298,6 +298,31 @@ def test_a_crowded_pool_grows_to_its_bound_and_shrinks_again_when_it_idles():
     assert log == ["+w1", "+w2", "-w2", "-w1"]
 
 
+def test_a_pool_that_is_held_has_that_many_workers_whatever_waits():
+    async def scenario(pool, hiring, until):
+        staff = pool.staff
+        for workers in (0, 4):
+            with pytest.raises(ValueError, match=f"{workers} workers: allowed 1 to 3"):
+                staff.hold(workers)
+        staff.hold(3)
+        await until(lambda: staff.num_workers == 3)
+        began = await until(lambda: True)
+        await until(lambda: staff._clock() > began + 30)  # far past down_after_s
+        idle = staff.sizes()
+        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]
+        staff.hold(1)
+        await until(lambda: len(staff.free) == 0)
+        go.set()
+        await asyncio.gather(*judging)
+        await until(lambda: staff.num_workers == 1)
+        staff.hold(None)
+        return idle, staff.sizes()
+
+    idle, free = run_hiring(scenario)
+    assert idle == {"workers": 3, "fewest": 1, "most": 3, "held": 3}
+    assert free == {"workers": 1, "fewest": 1, "most": 3, "held": None}
+
+
 def test_a_worker_that_cannot_be_hired_is_done_without_and_tried_again_later(caplog):
     async def scenario(pool, hiring, until):
         judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]

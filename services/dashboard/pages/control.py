@@ -2,18 +2,23 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nicegui import ui
 
 from services.dashboard.elements import chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit
+from services.dashboard.numbers import short
 from services.dashboard.panels import Board, Stamp, clock
 from services.run_store import commands
+from services.run_store.arguments import LIVE, LiveParameter
 from services.run_store.commands import Command
 from services.run_store.run_folder import ENDED
 from services.runs_api.library import OpenRun
+from services.runs_api.live_values import live_values
 from services.runs_api.routes.commands import request_once
 from services.runs_api.schemas.commands import CommandIn
 from services.web.problems import Problem
@@ -25,7 +30,7 @@ ACTIONS = {
     "stop": ("Stop", "It ends after this iteration, with a checkpoint."),
 }
 CONFIRMED = ("stop",)
-"""What cannot be taken back is typed out."""
+"""What cannot be taken back is typed out; so is what changes a run, with its value."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,23 @@ class Model:
     stamp: Stamp
     state: str
     commands: list[Command]
+    values: dict[str, float | None]
+    """Live parameters by key."""
+    pools: dict[str, Mapping[str, Any]]
+    """Rewards' workers by name."""
 
 
 def load(run: OpenRun) -> Model:
     """The state and every command."""
     facts = run.facts()
     stamp = Stamp(facts.get("updated_at"), facts.get("iteration"), facts.get("policy_version"))
-    return Model(stamp, facts["state"], commands.history(run.folder.path))
+    return Model(
+        stamp,
+        facts["state"],
+        commands.history(run.folder.path),
+        live_values(run.folder, facts),
+        facts.get("pools", {}),
+    )
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
@@ -56,18 +71,35 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             wide=True,
             of=lambda model: model.state,
         )
+        board.panel(
+            "Live parameters",
+            lambda model: _values(visit, run, model, dialogs),
+            wide=True,
+            of=lambda model: (model.state, model.values),
+        )
+        board.panel(
+            "Workers of the rewards",
+            lambda model: _pools(visit, run, model, dialogs),
+            wide=True,
+            of=lambda model: (model.state, model.pools),
+        )
         board.panel("What became of them", _history, wide=True, of=lambda model: model.commands)
 
     await board.start(panels)
 
 
-def _buttons(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
-    reason = ""
+def _hindrance(visit: Visit, model: Model) -> str:
+    """Why nobody here may command; empty where one may."""
     if visit.principal.role != "admin":
-        reason = "Only a key of role admin commands; yours looks."
-    elif model.state in ENDED:
-        reason = f"The run is {model.state}: nobody is there to obey."
-    elif model.state == "silent":
+        return "Only a key of role admin commands; yours looks."
+    if model.state in ENDED:
+        return f"The run is {model.state}: nobody is there to obey."
+    return ""
+
+
+def _buttons(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
+    reason = _hindrance(visit, model)
+    if not reason and model.state == "silent":
         tag("p", "The run is silent; a command that it does not see in 60 s times out.", "quiet")
     with tag("div", classes="actions"):
         for type, (title, effect) in ACTIONS.items():
@@ -80,19 +112,94 @@ def _buttons(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
         tag("p", reason, "quiet")
 
 
+def _values(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
+    def change(parameter: LiveParameter) -> None:
+        note = f"{parameter.key} is {short(model.values[parameter.key], 5)}; allowed "
+        note += f"{parameter.allowed}. It holds from the next iteration on."
+        ask = partial(_ask_value, visit, run, "set", note, dialogs)
+        _change_button(
+            visit, model, parameter.key, lambda: ask(lambda value: {parameter.key: value})
+        )
+
+    rows = [
+        [
+            parameter.key,
+            parameter.what,
+            short(model.values[parameter.key], 5),
+            parameter.allowed,
+            lambda parameter=parameter: change(parameter),
+        ]
+        for parameter in LIVE.values()
+    ]
+    table(("parameter", "is", "now", "allowed", "set"), rows, "Live parameters")
+    tag("p", "A run of which something was set repeats only if it is set again.", "quiet")
+
+
+def _pools(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
+    if not model.pools:
+        empty("The run has not said yet who judges for it.")
+        return
+
+    def change(name: str, pool: Mapping[str, Any]) -> None:
+        if pool["fewest"] == pool["most"]:
+            tag("span", "fixed", "quiet")
+            return
+        note = f"{pool['fewest']} to {pool['most']} workers judge by {name}, or as many as its "
+        note += "queue asks for: auto."
+        ask = partial(_ask_value, visit, run, "scale", note, dialogs)
+        _change_button(
+            visit, model, name, lambda: ask(lambda value: {"reward": name, "workers": value})
+        )
+
+    rows = [
+        [
+            name,
+            str(pool["workers"]),
+            "as many as its queue asks for" if pool["held"] is None else f"{pool['held']} held",
+            f"{pool['fewest']} to {pool['most']}",
+            lambda name=name, pool=pool: change(name, pool),
+        ]
+        for name, pool in model.pools.items()
+    ]
+    table(("reward", "workers", "how many", "allowed", "scale"), rows, "Workers of the rewards")
+
+
+def _change_button(visit: Visit, model: Model, what: str, ask: Callable[[], Any]) -> None:
+    button = tag("button", "Change", "plain", type="button", aria_label=f"Change {what}")
+    button.props["disabled"] = bool(_hindrance(visit, model))
+    button.on("click", ask)
+
+
 async def _ask(visit: Visit, run: OpenRun, type: str, dialogs: Any) -> None:
     with dialogs:
-        if type in CONFIRMED and not await _is_confirmed(run, type):
+        if type in CONFIRMED and await _confirmed(run, type) is None:
             return
         await _request(visit, run, type)
 
 
-async def _request(visit: Visit, run: OpenRun, type: str) -> None:
+async def _ask_value(
+    visit: Visit,
+    run: OpenRun,
+    type: str,
+    note: str,
+    dialogs: Any,
+    arguments: Callable[[str], dict[str, Any]],
+) -> None:
+    """Have a value and the command's word typed in, then ask the run."""
+    with dialogs:
+        value = await _confirmed(run, type, note, "new value")
+        if value is not None:
+            await _request(visit, run, type, arguments(value))
+
+
+async def _request(
+    visit: Visit, run: OpenRun, type: str, arguments: Mapping[str, Any] | None = None
+) -> None:
     principal = await visit.is_admin_still()
     if principal is None:
         ui.notify("Your key may not command (any more).", type="negative")
         return
-    body = CommandIn.model_validate({"type": type})
+    body = CommandIn.model_validate({"type": type, "arguments": arguments or {}})
     try:
         await asyncio.to_thread(request_once, run, body, principal.actor, secrets.token_hex(16))
     except Problem as problem:
@@ -101,18 +208,29 @@ async def _request(visit: Visit, run: OpenRun, type: str) -> None:
     ui.notify(f"{type} is requested.", type="info")
 
 
-async def _is_confirmed(run: OpenRun, type: str) -> bool:
+async def _confirmed(run: OpenRun, type: str, note: str = "", label: str = "") -> str | None:
+    """What was typed in under `label` once the command's word was typed out; None if it was not."""
     with ui.dialog() as dialog, tag("div", classes="dialog panel"):
         tag("h2", f"{type.capitalize()} {run.id}?")
+        if note:
+            tag("p", note)
+        value = ui.input(label=label).props("autofocus outlined dense") if label else None
         tag("p", f"Type {type} to go on.")
-        field = ui.input(label=f"type {type}").props("autofocus outlined dense")
+        word = ui.input(label=f"type {type}").props("outlined dense")
+        if value is None:
+            word.props("autofocus")
+
+        def go_on() -> None:
+            typed = "" if value is None else (value.value or "").strip()
+            dialog.submit(typed if word.value == type else None)
+
         with tag("div", classes="actions"):
-            ui.button("Cancel", on_click=lambda: dialog.submit("")).props("flat no-caps")
-            ui.button("Go on", on_click=lambda: dialog.submit(field.value)).props("no-caps")
-        field.on("keydown.enter", lambda: dialog.submit(field.value))
+            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps")
+            ui.button("Go on", on_click=go_on).props("no-caps")
+        word.on("keydown.enter", go_on)
     answer = await dialog
     dialog.delete()
-    return answer == type
+    return answer
 
 
 def _history(model: Model) -> None:
@@ -121,7 +239,7 @@ def _history(model: Model) -> None:
         return
     rows = [
         [
-            command.type,
+            _what(command),
             lambda command=command: chip(command.state, TONES.get(command.state, "calm")),
             command.by or "command line",
             clock(command.times["requested"]),
@@ -133,6 +251,13 @@ def _history(model: Model) -> None:
     table(
         ("command", "state", "by", "requested", "after", "reason"), rows, "Commands, newest first"
     )
+
+
+def _what(command: Command) -> str:
+    if command.type == "scale":
+        return f"scale {command.arguments.get('reward')} to {command.arguments.get('workers')}"
+    values = ", ".join(f"{key}={value}" for key, value in command.arguments.items())
+    return f"{command.type} {values}".strip()
 
 
 def _took(command: Command) -> str:

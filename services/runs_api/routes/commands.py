@@ -1,11 +1,13 @@
 """Commands to a run, through its durable inbox, and what became of them."""
 
 import hashlib
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
 from services.run_store import commands
+from services.run_store.arguments import RefusedError, checked
 from services.run_store.commands import Command
 from services.run_store.run_folder import ENDED
 from services.runs_api.library import OpenRun
@@ -46,12 +48,16 @@ def request_once(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
 
 
 def _request(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
+    try:
+        arguments = checked(body.type, body.arguments)
+    except RefusedError as refusal:
+        raise Problem(422, "not-allowed", "The command cannot be meant", str(refusal)) from None
     known = next((each for each in commands.history(run.folder.path) if each.key == key), None)
     if known is not None:
-        if not _is_same(known, body):
+        if not _is_same(known, body, arguments):
             detail = (
-                f"this Idempotency-Key came with type {known.type} and timeout_s "
-                f"{_timeout_s(known):g} before; use a fresh key"
+                f"this Idempotency-Key came with type {known.type}{_arguments(known)} and "
+                f"timeout_s {_timeout_s(known):g} before; use a fresh key"
             )
             raise Problem(422, "idempotency-key-reused", "Another body under this key", detail)
         return known
@@ -60,13 +66,18 @@ def _request(run: OpenRun, body: CommandIn, by: str, key: str) -> Command:
         detail = f"run {run.id} is {state}; nobody is there to {body.type}"
         raise Problem(409, "run-ended", "The run has ended", detail)
     identity = commands.request(
-        run.folder.path, body.type, timeout_s=body.timeout_s, by=by, key=key
+        run.folder.path, body.type, arguments, timeout_s=body.timeout_s, by=by, key=key
     )
     return commands.read(run.folder.path, identity)
 
 
-def _is_same(known: Command, body: CommandIn) -> bool:
-    return known.type == body.type and abs(_timeout_s(known) - body.timeout_s) < 1e-3
+def _is_same(known: Command, body: CommandIn, arguments: Mapping[str, Any]) -> bool:
+    is_same = known.type == body.type and known.arguments == arguments
+    return is_same and abs(_timeout_s(known) - body.timeout_s) < 1e-3
+
+
+def _arguments(command: Command) -> str:
+    return f" of {dict(command.arguments)}" if command.arguments else ""
 
 
 def _timeout_s(command: Command) -> float:

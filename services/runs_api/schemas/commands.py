@@ -1,7 +1,7 @@
 """Commands to runs on the wire."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,12 @@ class CommandIn(BaseModel):
         extra="forbid", json_schema_extra={"example": {"type": "pause", "timeout_s": 60}}
     )
     type: Type
+    arguments: dict[str, float | str] = Field(
+        default_factory=dict,
+        description="`set`: values by key of the config; `scale`: `reward`, and `workers` (a number"
+        " or `auto`). Others have none",
+        max_length=32,
+    )
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
         60.0, description="A run that sees it later than this does not obey"
     )
@@ -26,6 +32,7 @@ class CommandView(BaseModel):
 
     id: str
     type: str
+    arguments: dict[str, Any] = Field(description="What the type needs")
     state: Literal["requested", "acknowledged", "applied", "rejected", "timed_out"]
     by: str = Field(description="Who asked; empty for the command line")
     reason: str = Field(description="Why it was rejected or timed out")
@@ -37,6 +44,7 @@ class CommandView(BaseModel):
         return cls(
             id=command.id,
             type=command.type,
+            arguments=dict(command.arguments),
             state=command.state,
             by=command.by,
             reason=command.reason,

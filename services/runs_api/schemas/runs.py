@@ -25,6 +25,21 @@ def moment(unix_s: float) -> datetime:
     return datetime.fromtimestamp(unix_s, UTC)
 
 
+class ChangeView(BaseModel):
+    """Live parameters that a run was told to change."""
+
+    changed_at: datetime
+    iteration: int = Field(description="After which it was")
+    command: str = Field(description="The command's id")
+    by: str = Field(description="Who asked; empty for the command line")
+    values: dict[str, tuple[float, float]] = Field(description="Key to before and after")
+
+    @classmethod
+    def of(cls, change: Mapping[str, Any]) -> Self:
+        """As it goes out."""
+        return cls.model_validate({**change, "changed_at": moment(change["time"])})
+
+
 class RunView(BaseModel):
     """A run as its status tells, and how old that is."""
 
@@ -42,6 +57,7 @@ class RunView(BaseModel):
     age_s: float | None = Field(description="Seconds since then; null if its clock is far ahead")
     config_hash: str
     seed: int | None
+    changes: list[ChangeView] = Field(description="Live parameters that were set, oldest first")
     error: str | None = Field(description="Traceback of a failed run")
     summary: dict[str, Any] | None = Field(description="What it came to, at its end")
 
@@ -65,6 +81,7 @@ class RunView(BaseModel):
             age_s=facts["age_s"],
             config_hash=origin.get("config_hash", ""),
             seed=origin.get("seed"),
+            changes=[ChangeView.of(change) for change in facts.get("changes", [])],
             error=facts.get("error"),
             summary=folder.summary() or None,
         )
