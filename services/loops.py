@@ -176,6 +176,7 @@ class Loops:
             rewarded = stages.replay.draw_rewarded.remote(stages.policy_version)
             metrics = await stages.learned("surrogate", stages.surrogate.update.remote(rewarded))
             if "skipped" not in metrics:
+                await stages.note_surrogate()
                 self._surrogate_weights = stages.surrogate.publish_weights.remote()
             stages.see(await stages.replay.counts.remote(stages.policy_version))
 

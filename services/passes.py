@@ -44,3 +44,23 @@ class PassTotals(dict[str, Tensor]):
     def over(self, ranks: Ranks) -> dict[str, float]:
         """The sums over all ranks; every rank must call it."""
         return ranks.sum_metrics(self)
+
+
+class RowMeans:
+    """A number of every row of a batch, as its mean over the passes that saw the row."""
+
+    def __init__(self, batch: FreshBatch, device: torch.device) -> None:
+        self._group_ids, self._group_sizes = batch.group_ids, batch.group_sizes
+        # On the device, so that nobody waits for it before the end.
+        self._sums_2N = torch.zeros(2, sum(batch.group_sizes), device=device)
+
+    def add(self, rows_N: Tensor, values_N: Tensor) -> None:
+        """A pass's rows (N,) int64 and their values (N,)."""
+        pairs = torch.stack([values_N, torch.ones_like(values_N)]).to(self._sums_2N)
+        self._sums_2N.index_add_(1, rows_N.to(self._sums_2N.device), pairs)
+
+    def over(self, ranks: Ranks) -> dict[int, list[float]]:
+        """Group id to its rows' means, over all ranks; every rank must call it."""
+        total, count = ranks.all_reduce_sum(self._sums_2N.clone()).cpu().double()
+        means = (total / count).split(list(self._group_sizes))
+        return {id: each.tolist() for id, each in zip(self._group_ids, means, strict=True)}

@@ -222,9 +222,15 @@ class Stages:
                 "record", group.iteration, group.images, group.predictions, *records
             )
 
+    async def note_surrogate(self) -> None:
+        """Tell the buffer what the surrogate itself made of its last batch: it writes that beside
+        what people say."""
+        if self.people:
+            await self.replay.note_surrogate.remote(self.surrogate.implicit_rewards.remote())
+
     async def note_history(self) -> None:
-        """Have it written what the buffer has seen of groups whose images are stored."""
-        if self.config.telemetry.images_every:
+        """Have it written what the buffer has seen of groups that are stored or labelled."""
+        if self.config.telemetry.images_every or self.people:
             await self.recorder.run("note", self.replay.drain_history.remote())
 
     async def learned(self, phase: str, update: Reference) -> dict[str, float]:

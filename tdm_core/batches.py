@@ -64,8 +64,7 @@ def reward_statistics(
     for index, name in enumerate(names):
         column = torch.cat([group.rewards_RGK[index] for group in rewards])
         mask = torch.cat([group.valid_RGK[index] for group in rewards])
-        # The gains of a path telescope to the final image's reward.
-        total = column.sum(1) if config.per_step == "gain" else column[:, -1]
+        total = final_rewards(column, config)
         final = total[~total.isnan()]
         if final.numel():
             statistics[f"reward/{name}/mean"] = float(final.mean())
@@ -74,6 +73,11 @@ def reward_statistics(
             if mask[:, k].any():
                 statistics[f"reward/{name}/step_{k}"] = float(column[:, k][mask[:, k]].mean())
     return statistics
+
+
+def final_rewards(rewards_NK: Tensor, config: AdvantageConfig) -> Tensor:
+    """(N,) rewards of the final images; the gains of a path telescope to it. NaN where missing."""
+    return rewards_NK.sum(1) if config.per_step == "gain" else rewards_NK[:, -1]
 
 
 def _mean(values: Tensor, mask: Tensor) -> float:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 Z = 1.959964
 """Two-sided 95% of the normal distribution."""
+ROUNDING = 1e-9
+"""Of hits that were summed up in another order than all observations."""
 FEW = 10
 """Clusters below which their spread tells nothing of V."""
 
@@ -36,12 +38,12 @@ def share_of(clusters: Iterable[tuple[float, float]]) -> Share | None:
     """The share of hits in (hits, observations) pairs, one a cluster; None without observations."""
     told = [(hits, num) for hits, num in clusters if num > 0]
     for hits, num in told:
-        if not 0 <= hits <= num:
+        if not 0 <= hits <= num * (1 + ROUNDING):
             raise ValueError(f"{hits} hits of {num} observations; allowed are 0 to {num}")
     total = math.fsum(num for _, num in told)
     if not total:
         return None
-    p = math.fsum(hits for hits, _ in told) / total
+    p = min(math.fsum(hits for hits, _ in told) / total, 1.0)
     low, high = _wilson(p, _effective(told, p, total))
     return Share(p, low, high, total, len(told))
 

@@ -116,6 +116,8 @@ class GroupPosterior:
     """m, the same in every entry unless an automatic reward gave it."""
     mu: list[float]
     """Posterior mean like rate: the human reward."""
+    likes: list[float]
+    """Weight of the likes among them, an unsure vote being half a like."""
     n: list[float]
     """Weight of the votes."""
     rho: list[float]
@@ -173,6 +175,7 @@ def group_posterior(
         m0=m0,
         prior=list(priors),
         mu=mu,
+        likes=[image.likes for image in tallies],
         n=n,
         rho=[weight / (weight + k) for weight in n],
         var=[m * (1 - m) / (k + weight + 1) for m, weight in zip(mu, n, strict=True)],

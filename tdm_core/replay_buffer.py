@@ -112,6 +112,11 @@ class ReplayBuffer:
         """Whether the group is held."""
         return group_id in self._entries
 
+    def made_by(self, group_id: int) -> int | None:
+        """The version that made a group, None unless it is held."""
+        entry = self._entries.get(group_id)
+        return entry.group.policy_version if entry else None
+
     def held(self) -> list[int]:
         """Every group that is."""
         return list(self._entries)

@@ -39,7 +39,7 @@ class FakeLabelService:
     ) -> dict[str, Any]:
         """Enqueue a reward message; `mu` an entry an image."""
         images = [
-            {"image_id": f"i{i}", "index": i, "mu": value, "n": 1.0, "rho": 1 / 3}
+            {"image_id": f"i{i}", "index": i, "mu": value, "likes": 0.5, "n": 1.0, "rho": 1 / 3}
             for i, value in enumerate(mu)
         ]
         message = {

@@ -61,6 +61,7 @@ class RewardImage(_Answer):
     image_id: str
     index: int
     mu: float | None = None
+    likes: float | None = None
     n: float = 0.0
     rho: float = 0.0
 

@@ -103,9 +103,10 @@ def _event(payload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _image(image: Any, place: int, posterior: GroupPosterior | None) -> dict[str, Any]:
-    said = {"image_id": image.id, "index": image.place, "mu": None, "n": 0.0, "rho": 0.0}
+    about = {"image_id": image.id, "index": image.place}
+    said = about | {"mu": None, "likes": 0.0, "n": 0.0, "rho": 0.0}
     if posterior is not None:
-        said |= {name: getattr(posterior, name)[place] for name in ("mu", "n", "rho")}
+        said |= {name: getattr(posterior, name)[place] for name in ("mu", "likes", "n", "rho")}
     return said
 
 

@@ -9,7 +9,7 @@ import math
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.config import RunConfig
@@ -72,7 +72,7 @@ class ReplayWorker:
             if record.state == "ready":
                 self._versions[record.reward].add(record.version)
         self.buffer.attach_rewards(records)
-        self.history.judged(records)
+        self.history.judged(records, self.buffer.made_by)
         return self.counts()
 
     def attach_missing(
@@ -106,7 +106,8 @@ class ReplayWorker:
         if self.human:
             self._drawn["label_weight"] = sum(rewarded.weight for rewarded in groups) / len(groups)
         batch = rewarded_batch(groups, self.normaliser, self.reward_names)
-        self.history.drawn_by_surrogate(groups, batch, self.reward_names)
+        advantages = self.normaliser.config
+        self.history.drawn_by_surrogate(groups, batch, self.reward_names, advantages)
         return batch
 
     def counts(self, policy_version: int = 0) -> Counts:
@@ -126,6 +127,10 @@ class ReplayWorker:
         several = {f"versions/{name}": len(v) for name, v in self._versions.items() if len(v) > 1}
         counts = ready | vars(self.buffer.counts) | dict(self._drawn)
         return counts | several | {"change": self._change}
+
+    def note_surrogate(self, rewards: Mapping[int, Sequence[float]]) -> None:
+        """What the surrogate itself made of the groups of its last batch, by group id."""
+        self.history.seen_by_surrogate(rewards)
 
     def drain_history(self) -> list[Event]:
         """What has happened to groups whose images are stored, since it was last asked."""

@@ -320,7 +320,7 @@ class HumanRewardWorker:
             state="ready" if usable else "failed",
             value=image.mu if usable else None,
             version=self._options.question,
-            parts={"n": image.n, "rho": image.rho},
+            parts=_parts(image),
             reason="" if usable else f"mu is {image.mu}",
             latency_s=latency_s,
             revision=revision,
@@ -393,3 +393,8 @@ class HumanRewardWorker:
         if now >= self._warned_at + WARN_S:
             self._warned_at = now
             logger.warning("%s: no labels meanwhile: %s", self._who, error)
+
+
+def _parts(image: RewardImage) -> dict[str, float]:
+    parts = {"n": image.n, "rho": image.rho}
+    return parts if image.likes is None else parts | {"likes": image.likes}

@@ -51,7 +51,16 @@ class GroupEvent(_Line):
 
     time: Time
     group_id: Count
-    event: Literal["generated", "judged", "labelled", "asked", "generator", "surrogate", "left"]
+    event: Literal[
+        "generated",
+        "judged",
+        "labelled",
+        "asked",
+        "generator",
+        "surrogate",
+        "compared",
+        "left",
+    ]
     policy_version: Count = Field(description="The trainer's at that time")
     by: Count | None = Field(None, description="Version that made the group")
     reward: str = ""
@@ -63,7 +72,12 @@ class GroupEvent(_Line):
     values: list[list[Number | None]] = Field(
         [], description="By image of the whole group; one value, or one a step"
     )
-    parts: list[dict[str, Number]] = Field([], description="By image: n votes, rho, of people")
+    parts: list[dict[str, Number]] = Field(
+        [], description="By image, of people: n votes, likes among them, rho"
+    )
+    finals: dict[str, list[Number | None]] = Field(
+        {}, description="Automatic rewards of the final images, by name and image"
+    )
     weight: Number = Field(1.0, description="In the surrogate's mean over groups")
     advantages: list[list[Number | None]] = Field([], description="By image and denoising step")
     rewards: dict[str, list[list[Number | None]]] = Field(

@@ -14,7 +14,16 @@ from starlette.types import Scope
 from services.run_store.run_folder import BrokenRunError
 from services.runs_api.library import Library
 from services.runs_api.metrics import observe_request, sse_clients
-from services.runs_api.routes import commands, events, groups, images, metrics, runs, system
+from services.runs_api.routes import (
+    commands,
+    events,
+    groups,
+    human_agreement,
+    images,
+    metrics,
+    runs,
+    system,
+)
 from services.runs_api.settings import Settings
 from services.web import problems
 from services.web.auth import Authentication, KeyRing, check_closed, credentials_of
@@ -31,6 +40,7 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     metrics.router,
     groups.router,
+    human_agreement.router,
     images.router,
     commands.router,
     events.router,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from services.run_store.forms import GroupEvent
+from services.runs_api.human_agreement import LabelledGroups
 
 Sort = Literal["newest", "oldest", "best", "worst"]
 Place = tuple[float | None, int]
@@ -117,6 +118,7 @@ class GroupIndex:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.executescript(TABLES)
+        self.labelled = LabelledGroups(self._database)
 
     def close(self) -> None:
         """Give its space back."""
@@ -156,6 +158,7 @@ class GroupIndex:
         )
         begun = [(line["group_id"], line["time"]) for line in lines if line["event"] == BEGIN]
         self._database.executemany("DELETE FROM events WHERE group_id = ? AND time < ?", begun)
+        self.labelled.add(lines)
         labelled = {line["group_id"] for line in lines if line["event"] == "labelled"}
         self._hear(labelled)
         self._database.executemany(SCORE, [(group_id,) for group_id in labelled])

@@ -6,12 +6,13 @@ the loss weighs its members.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from services.config import RunConfig, config_hash
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
-from services.passes import PassTotals, passes_on
+from services.passes import PassTotals, RowMeans, passes_on
 from services.ranks import join
 from services.weights import PublishedWeights, pack
 from tdm_core.ema import ema_update, surrogate_retained
@@ -54,6 +55,7 @@ class SurrogateLearner:
         )
         self.num_updates = 0
         self.velocity_power = 0.0
+        self._seen: RowMeans | None = None
 
     def reconfigure(self, config: RunConfig) -> None:
         """Learn by other live parameters from the next update on."""
@@ -67,7 +69,7 @@ class SurrogateLearner:
         surrogate, surrogate_ema, teacher = (
             self.backbone.denoiser(role) for role in ("surrogate", "surrogate_ema", "teacher")
         )
-        totals = PassTotals()
+        totals, self._seen = PassTotals(), RowMeans(batch.fresh, self.backbone.device)
         for p in self._passes(batch.fresh):
             loss, terms = surrogate_loss(
                 p,
@@ -77,6 +79,7 @@ class SurrogateLearner:
                 teacher,
                 self.velocity_power,
                 self.ranks.all_reduce_sum,
+                partial(self._seen.add, p.rows_N),
             )
             self.optimizer.backward(loss)
             totals.add(terms)
@@ -100,6 +103,11 @@ class SurrogateLearner:
         self.num_updates += 1
         if self.num_updates % AGREEMENT_EVERY == 0:
             self.check_ranks_agree()
+
+    def implicit_rewards(self) -> dict[int, list[float]]:
+        """Group id to the rewards that the surrogate itself gave the group's samples in the last
+        update, before it learned from them; they compare within a group."""
+        return self._seen.over(self.ranks) if self._seen else {}
 
     def publish_weights(self) -> PublishedWeights:
         """The surrogate as it is; its version is the number of its updates."""

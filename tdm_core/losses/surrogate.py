@@ -13,6 +13,7 @@ squared velocity, so that large latents do not freeze every row (noise keeps the
 above, however small the latents).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,9 @@ from tdm_core.types import RewardedBatch, rows_of
 
 MAX_LOG_RATIO = 80.0
 """exp stays finite in float32."""
+SeeRewards = Callable[[Tensor], object]
+"""Given the rows' implicit rewards Dref_i - D_i (N,) of before the update, which nothing trains on;
+they compare within a group, whose samples share tau and noise."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def surrogate_loss(
     teacher: Denoiser,
     velocity_power: float,
     all_reduce: AllReduce = identity,
+    see_rewards: SeeRewards | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum over the pass's rows, with gradient in `surrogate` alone.
 
@@ -94,6 +99,8 @@ def surrogate_loss(
     d, d_teacher, d_ema = (mean_square(target - w) for w in (v, v_teacher, v_ema))
     d_ref = d_ema if config.reference == "ema" else d_teacher
     distance_rows = mean_square(v - v_teacher)
+    if see_rewards is not None:
+        see_rewards((d_ref - d).detach())
 
     preference = preference_of(p, batch, j, like=d)
     weight = p.weight_N.to(d)

@@ -33,7 +33,7 @@ def train(case: str, rank: int, world_size: int, rendezvous: str, folder: Path) 
     ranks = {"generator_ranks": world_size, "surrogate_ranks": world_size}
     config = toy_config(**CASES[case], **ranks)
     learners = Learners.make(config, rank, world_size, rendezvous)
-    curve = [learners.iterate(toy_batch(config, i)) for i in range(NUM_STEPS)]
+    curve = [learners.iterate(toy_batch(config, i)) | _implicit(learners) for i in range(NUM_STEPS)]
     learners.generator.check_ranks_agree()
     learners.surrogate.check_ranks_agree()
     tensors = learners.tensors()
@@ -43,6 +43,14 @@ def train(case: str, rank: int, world_size: int, rendezvous: str, folder: Path) 
     if rank == 0:
         save_file(tensors, folder / f"{case}-{world_size}.safetensors")
         (folder / f"{case}-{world_size}.json").write_text(json.dumps(curve))
+
+
+def _implicit(learners: Learners) -> dict[str, float]:
+    return {
+        f"implicit/{group_id}/{sample}": reward
+        for group_id, rewards in learners.surrogate.implicit_rewards().items()
+        for sample, reward in enumerate(rewards)
+    }
 
 
 def _check_resume(learners: Learners, fresh: Learners) -> None:

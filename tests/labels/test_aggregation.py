@@ -38,8 +38,9 @@ def test_a_group_with_a_label_on_every_image_is_ready_and_says_so_once(here: Wor
     assert message.payload["state"] == "ready"
     assert message.payload["coverage"] == 1
     assert [image["image_id"] for image in message.payload["images"]] == images
-    liked, disliked = (message.payload["images"][i]["mu"] for i in (0, 1))
-    assert liked > 0.5 > disliked
+    liked, disliked = (message.payload["images"][i] for i in (0, 1))
+    assert liked["mu"] > 0.5 > disliked["mu"]
+    assert [(each["likes"], each["n"]) for each in (liked, disliked)] == [(1, 1), (0, 1)]
 
 
 def test_the_posterior_is_the_formula_by_hand(here: World) -> None:

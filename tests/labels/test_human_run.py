@@ -21,6 +21,8 @@ from services.run_store.forms import is_group_event
 from services.run_store.images import ImageStore
 from services.run_store.tail import Tail
 from services.runs_api.group_index import GroupIndex, GroupQuery
+from services.runs_api.human_agreement import HumanAgreement
+from services.runs_api.library import Library
 from tests.labels.people_at_work import KEY_ENV, LabelOffice, label_office
 from tests.train_cases import Running, metrics, reward, toy_run
 
@@ -82,6 +84,14 @@ def stop(running: Running) -> list[dict[str, Any]]:
     return metrics(running.folder)
 
 
+def agreement_of(running: Running) -> HumanAgreement:
+    """What the run's folder tells of people against others."""
+    run = Library(running.folder.path.parent).find(running.folder.id)
+    assert run is not None
+    with run.images() as index:
+        return index.labelled.agreement()
+
+
 def test_a_run_of_people_alone_learns_from_half_labelled_groups(
     tmp_path: Path, sqlite_url: str
 ) -> None:
@@ -100,6 +110,11 @@ def test_a_run_of_people_alone_learns_from_half_labelled_groups(
     assert messages["dead"] == 0
     # What the last line has not told may have been heard: no message is acknowledged unheard.
     assert messages["acked"] <= total(lines, "reward/human/ready") + 8
+    found = agreement_of(running)
+    assert found.num_groups >= 6
+    assert found.num_votes == 2 * found.num_groups  # half of four images
+    assert found.num_compared >= 3  # an update's two groups at least once more than the surrogate's
+    assert [judge.name for judge in found.judges] == ["the surrogate"]
 
 
 def test_labels_are_folded_in_where_automatic_rewards_are_trained_on_first(
@@ -116,6 +131,7 @@ def test_labels_are_folded_in_where_automatic_rewards_are_trained_on_first(
     first = next(n for n, line in enumerate(lines) if "reward/human/mean" in line)
     assert any("reward/upper_half/mean" in line for line in lines[:first])
     assert lines[first]["replay/label_weight"] <= 1
+    assert [judge.name for judge in agreement_of(running).judges] == ["the surrogate", "upper_half"]
     _check_histories(running)
 
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "GET /runs/{run_id}/groups": WATCHER,
     "GET /runs/{run_id}/groups/{group_id}": WATCHER,
     "GET /runs/{run_id}/groups/{group_id}/history": WATCHER,
+    "GET /runs/{run_id}/human-agreement": WATCHER,
     "GET /runs/{run_id}/images/{sha256}": WATCHER,
     "POST /runs/{run_id}/commands": {"admin"},
     "GET /runs/{run_id}/commands": WATCHER,

@@ -176,3 +176,66 @@ def test_an_event_told_twice_is_one_and_a_group_made_again_begins_anew():
     made.add_events([event(1, "generated", 9.0, by=0)])
     assert [each.time for each in made.history(1)] == [9.0]
     assert made.history(2) == []
+
+
+def votes(group_id, time, *likes, by=0, revision=1):
+    """People's votes on a group: 1 liked, 0 disliked, None nobody said."""
+    parts = [
+        {"n": 0.0 if like is None else 1.0, "likes": like or 0.0, "rho": 0.5} for like in likes
+    ]
+    told = labelled(group_id, time, *([0.5] * len(likes)), parts=parts)
+    return told | {"by": by, "revision": revision}
+
+
+def compared(group_id, time, *values, **finals):
+    return event(group_id, "compared", time, values=[[v] for v in values], finals=finals)
+
+
+def test_people_are_compared_with_the_surrogate_and_every_automatic_reward():
+    made = GroupIndex()
+    made.add_events([compared(n, 2.0 * n + 1, 0.1, 0.3, ocr=[0.9, 0.2]) for n in range(12)])
+    made.add_events([votes(n, 2.0 * n, 0.0, 1.0, by=n // 6) for n in range(12)])
+    made.add_events([votes(50, 99.0, 1.0, None, by=1), votes(51, 99.0, 1.0, 1.0, by=None)])
+    found = made.labelled.agreement()
+    assert (found.num_groups, found.num_votes, found.num_compared) == (14, 27, 12)
+    assert [(each.low, each.high, each.like_rate.num) for each in found.like_rates] == [
+        (0, 0, 12),
+        (1, 1, 13),
+    ]
+    surrogate, ocr = found.judges
+    assert (surrogate.name, surrogate.is_ranked) == ("the surrogate", True)
+    assert surrogate.agreement.auc.value == 1.0
+    assert [(each.low, each.like_rate.value) for each in surrogate.agreement.bins] == [
+        (0, 0),
+        (1, 1),
+    ]
+    assert (ocr.name, ocr.is_ranked, ocr.agreement.auc.value) == ("ocr", False, 0.0)
+
+
+def test_a_newer_revision_of_the_votes_stands_and_the_first_comparison():
+    made = GroupIndex()
+    for n in range(12):
+        lines = [
+            votes(n, 1.0, 1.0, 0.0),
+            compared(n, 2.0, 0.3, 0.1),
+            votes(n, 3.0, 0.0, 1.0, by=None, revision=2),
+            compared(n, 4.0, 0.1, 0.3),  # it has learned from the labels since
+            votes(n, 5.0, 1.0, 0.0),  # an old message comes late
+        ]
+        made.add_events([*lines, lines[0]])
+    (surrogate,) = made.labelled.agreement().judges
+    assert surrogate.agreement.auc.value == 0.0
+    assert made.labelled.agreement().like_rates[0].low == 0
+
+
+def test_what_cannot_be_compared_is_left_out_and_is_no_number():
+    made = GroupIndex()
+    without_likes = labelled(1, 1.0, 0.5, 0.5, parts=[{"n": 1.0, "rho": 0.5}] * 2)
+    impossible = labelled(2, 1.0, 0.5, parts=[{"n": 1.0, "likes": 2.0}])
+    made.add_events([without_likes, impossible, votes(3, 1.0, 1.0, 0.0)])
+    made.add_events([compared(1, 2.0, 0.1, 0.2), compared(3, 2.0, 0.1, None, 0.3, ocr=[None])])
+    found = made.labelled.agreement()
+    assert (found.num_groups, found.num_compared, found.like_rates) == (1, 1, [])
+    assert [(each.agreement.auc, each.agreement.bins) for each in found.judges] == [(None, [])] * 2
+    empty = GroupIndex().labelled.agreement()
+    assert (empty.num_groups, empty.num_votes, empty.like_rates) == (0, 0, [])

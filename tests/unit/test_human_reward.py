@@ -93,11 +93,13 @@ def test_a_ready_message_is_a_posterior_mean_an_image():
     service, clock = FakeLabelService(), Clock()
     asked = worker(service, clock)
     send(asked, group(0))
-    service.say(0, *MU)
+    message = service.say(0, *MU)
+    del message["images"][1]["likes"]  # as services of old say it
     clock.now = 30.0
     records, numbers, receipts = asked.collect(3)
     assert told(records) == [(0, 0, "ready", 0.25), (0, 1, "ready", 0.75)]
-    assert records[0].parts == {"n": 1.0, "rho": pytest.approx(1 / 3)}
+    assert records[0].parts == {"n": 1.0, "rho": pytest.approx(1 / 3), "likes": 0.5}
+    assert "likes" not in records[1].parts
     assert (records[0].revision, records[0].latency_s, records[0].slot) == (1, 30.0, 0)
     assert numbers == {
         "ready": 1,

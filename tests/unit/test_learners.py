@@ -157,6 +157,22 @@ def test_ranks_share_out_every_row_once(config: RunConfig, batch: RewardedBatch)
     assert sorted(seen) == sorted([*range(sum(GROUP_SIZES))] * config.algorithm.slots_per_update)
 
 
+def test_what_the_surrogate_makes_of_a_batch_is_of_before_its_update(
+    config: RunConfig, batch: RewardedBatch
+) -> None:
+    learner = SurrogateLearner(config)
+    assert learner.implicit_rewards() == {}
+    learner.update(batch)
+    rewards = learner.implicit_rewards()
+    assert [len(rewards[group_id]) for group_id in batch.fresh.group_ids] == list(GROUP_SIZES)
+    # It starts as its own reference.
+    assert all(reward == 0 for of_group in rewards.values() for reward in of_group)
+    learner.update(batch)
+    later = learner.implicit_rewards()
+    assert any(reward != 0 for of_group in later.values() for reward in of_group)
+    assert learner.implicit_rewards() == later
+
+
 def test_totals_add_up_over_passes() -> None:
     totals = PassTotals()
     totals.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)})

@@ -119,12 +119,47 @@ def test_people_are_asked_and_answer_even_in_one_breath() -> None:
         for i in range(2)
     ]
     amended = [replace(record, value=0.5, revision=2) for record in answers]
-    history.judged([*asked, *answers, *amended])
+    history.judged([*asked, *answers, *amended], {3: 5}.get)
     first, second, third = history.drain()
     assert (first["event"], second["event"]) == ("asked", "labelled")
     assert (second["states"], second["values"]) == ({"ready": 2}, [[0.75], [0.75]])
-    assert (second["revision"], second["parts"]) == (1, [{"n": 2.0}] * 2)
+    assert (second["revision"], second["by"], second["parts"]) == (1, 5, [{"n": 2.0}] * 2)
     assert (third["revision"], third["values"]) == (2, [[0.5], [0.5]])
+
+
+def test_labelled_groups_are_told_with_what_others_make_of_them_stored_or_not(groups) -> None:
+    """Of group 1, which people labelled, and not of group 0, which they did not."""
+    people = {"name": "human", "kind": "human", "options": {"url": "http://x"}}
+    config = toy_run(
+        Path("runs"),
+        algorithm={
+            "num_groups": 2,
+            "group_size": 3,
+            "replay": {"max_staleness_generator": 1, "max_staleness_surrogate": 2},
+            "advantages": {"combination": "per_reward_advantage"},
+        },
+        rewards=[reward(), people],
+        telemetry={"images_every": 0},
+    )
+    worker = ReplayWorker(config)
+    worker.add(groups[:2])
+    labels = [
+        RewardRecord(1, i, 0, "human", "ready", mu, parts={"n": n, "likes": likes}, revision=1)
+        for i, (mu, n, likes) in enumerate([(0.75, 1, 1), (0.5, 0, 0), (0.25, 1, 0)])
+    ]
+    for group in groups[:2]:
+        worker.attach_rewards(records(group))
+    worker.attach_rewards(labels)
+    assert worker.draw_rewarded(1) is not None
+    worker.note_surrogate({0: [9.0, 9.0, 9.0], 1: [0.25, -0.5, math.nan]})
+    worker.note_surrogate({1: [7.0, 7.0, 7.0]})  # it has learned from them since
+    labelled, compared = told(worker)
+    assert (labelled["event"], labelled["group_id"], labelled["by"]) == ("labelled", 1, 0)
+    assert labelled["values"] == [[0.75], [0.5], [0.25]]
+    assert labelled["parts"][0] == {"n": 1, "likes": 1}
+    assert (compared["event"], compared["group_id"]) == ("compared", 1)
+    assert compared["values"] == [[0.25], [-0.5], [None]]
+    assert compared["finals"] == {"upper_half": [0.0, 1.0, 0.5]}
 
 
 def test_a_buffer_that_was_restored_tells_what_leaves_it(groups) -> None:

@@ -32,6 +32,9 @@ class RewardImageView(BaseModel):
     image_id: str
     index: int
     mu: float | None = Field(description="Posterior mean of the like rate: the reward")
+    likes: float | None = Field(
+        None, description="Weight of the likes among its votes; null in messages of older services"
+    )
     n: float = Field(description="Weight of its votes")
     rho: float = Field(description="n / (n + k): how much of mu is votes")
 

@@ -88,6 +88,7 @@ def test_a_group_by_hand():
     assert found.prior == [pytest.approx(m)] * 4
     expected = [(2 * m + 1) / 3, 2 * m / 3, m, (2 * m + 2) / 5]
     assert found.mu == pytest.approx(expected)
+    assert (found.likes, found.n) == ([1, 0, 0, 2], [1, 1, 0, 3])
     assert found.rho == pytest.approx([1 / 3, 1 / 3, 0, 3 / 5])
     assert found.var == pytest.approx(
         [mu * (1 - mu) / (k + 1) for mu, k in zip(expected, [3, 3, 2, 5], strict=True)]

@@ -110,6 +110,22 @@ def test_the_loss_by_hand():
     assert loss.item() == pytest.approx(0.75 * (preference + 1e-3 * 0.01), abs=1e-6)
 
 
+def test_rows_are_seen_with_what_the_surrogate_itself_makes_of_them():
+    """Dref - D by hand, detached, whatever their advantages are."""
+    p, batch = two_samples()
+    seen = []
+    evaluate(
+        p,
+        batch,
+        with_errors(p, (1.0, 0.49)),
+        psi=with_errors(p, (0.81, 0.64)),
+        see_rewards=seen.append,
+    )
+    (rewards_N,) = seen
+    assert rewards_N.tolist() == pytest.approx([0.81 - 1.0, 0.64 - 0.49])
+    assert not rewards_N.requires_grad
+
+
 def test_the_gradient_lowers_a_winners_error_and_raises_a_losers():
     p, batch = two_samples()
     phi, psi = with_errors(p, (1.0, 0.49)), with_errors(p, (0.81, 0.64))
