@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ def save_checkpoint(
     tensors_by_name: Mapping[str, Mapping[str, Tensor]],
     facts: Mapping[str, Any],
     keep: int | None = None,
+    is_spared: Callable[[str], bool] = lambda name: False,
 ) -> Path:
     """Write `folder` from part name -> tensor name -> tensor, and JSON-able facts; its path.
 
     A kill at any moment leaves the checkpoints that were there readable. With `keep`, only the
-    newest `keep` checkpoints beside it stay. One writer at a time.
+    newest `keep` checkpoints beside it stay, and those whose name `is_spared`. One writer at a
+    time.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(folder.parent)
@@ -50,7 +52,8 @@ def save_checkpoint(
     _replace(partial, folder)
     if keep is not None:
         for old in list_checkpoints(folder.parent)[keep:]:
-            _remove(old)
+            if not is_spared(old.name):
+                _remove(old, is_spared)
     return folder
 
 
@@ -103,10 +106,14 @@ def _replace(partial: Path, folder: Path) -> None:
     _sync(folder.parent)
 
 
-def _remove(folder: Path) -> None:
-    """Out of sight first, so that a half-deleted checkpoint never looks whole."""
+def _remove(folder: Path, is_spared: Callable[[str], bool] = lambda name: False) -> None:
+    """Out of sight first, so that a half-deleted checkpoint never looks whole; and back again if it
+    is spared since then."""
     hidden = _hidden(folder, "old")
     folder.rename(hidden)
+    if is_spared(folder.name):
+        hidden.rename(folder)
+        return
     shutil.rmtree(hidden)
 
 

@@ -40,7 +40,9 @@ Overrides = Annotated[
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="folder that holds the run folders")]
 Run = Annotated[str, typer.Argument(help="run id, run folder, or `latest`")]
-Source = Annotated[str, typer.Argument(help="run id, `latest`, or a run, checkpoint or export")]
+Source = Annotated[
+    str, typer.Argument(help="run id, `latest`, `promoted`, or a run, checkpoint, export")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts: one JSON document on stdout")]
 Wait = Annotated[float, typer.Option(help="seconds to wait until the run has done it; 0 does not")]
 Weights = Annotated[
@@ -48,7 +50,7 @@ Weights = Annotated[
     typer.Option(help="ema (the moving average, which evaluations score) or generator"),
 ]
 Checkpoint = Annotated[
-    str | None, typer.Option(help="step number or checkpoint folder; the newest if not given")
+    str | None, typer.Option(help="step, checkpoint folder or `promoted`; the newest if not given")
 ]
 RUNS = Path("runs")
 Data = Annotated[
@@ -205,6 +207,19 @@ def scale(
 ) -> None:
     """Have so many workers judge by a reward, between its num_workers and max_workers."""
     _control("scale", run, runs, wait, as_json, {"reward": reward, "workers": workers})
+
+
+@app.command()
+def promote(
+    run: Run,
+    checkpoint: Annotated[str, typer.Argument(help="its step, or its folder's name")],
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Mark the checkpoint of a run that you stand by; the run never removes it."""
+    from services.commands.promote import promote as mark
+
+    mark(run, runs, checkpoint, as_json)
 
 
 def _control(

@@ -3,13 +3,19 @@
 from pathlib import Path
 
 from services.manifest import MANIFEST
-from services.run_store.run_folder import find_run
+from services.run_store.promoted import promoted, promoted_checkpoint
+from services.run_store.run_folder import find_run, list_runs
 
 CARD = "tdm_r1.json"
 
 
 def find_generator(source: str, runs: Path, checkpoint: str | None) -> Path:
-    """A checkpoint, an export, or a run (whose newest checkpoint is meant); ValueError if none."""
+    """A checkpoint, an export, or a run (whose newest checkpoint is meant); ValueError if none.
+
+    `promoted` as the source is that of the newest run that has one, as the checkpoint the run's.
+    """
+    if source == "promoted" and checkpoint is None and not Path(source).exists():
+        return _newest_promoted(runs)
     path = Path(source)
     if checkpoint is None and any((path / name).is_file() for name in (MANIFEST, CARD)):
         return path
@@ -21,9 +27,18 @@ def find_generator(source: str, runs: Path, checkpoint: str | None) -> Path:
     run = find_run(runs, source)
     if checkpoint is None:
         return run.path
+    if checkpoint == "promoted":
+        return promoted_checkpoint(run)
     if checkpoint.isdecimal():
         return run.checkpoints / f"step_{int(checkpoint):06d}"
     return Path(checkpoint)
+
+
+def _newest_promoted(runs: Path) -> Path:
+    for run in list_runs(runs):
+        if promoted(run) is not None:
+            return promoted_checkpoint(run)
+    raise ValueError(f"no run in {runs} has a promoted checkpoint; tdm-r1 promote makes one")
 
 
 def check_weights(weights: str, allowed: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Writes what is too large for the controller: rollout images with their rewards, checkpoints."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from torch import Tensor
 from services.checkpoint import save_checkpoint
 from services.config import RunConfig, config_hash
 from services.run_store.images import ImageStore, verdict
+from services.run_store.promoted import promoted
 from services.run_store.retention import Retention
-from services.run_store.run_folder import RunFolder
+from services.run_store.run_folder import BrokenRunError, RunFolder
 from tdm_core.types import ImageGroup, PredictionImages, RewardRecord
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -84,7 +88,16 @@ class Recorder:
         each = {name: state["facts"] for name, state in zip(names, states, strict=True)}
         whole = {**facts, "config_hash": config_hash(self.config), "workers": each}
         folder = self.folder.checkpoints / f"step_{step:06d}"
-        return str(save_checkpoint(folder, parts, whole, self.config.checkpoint.keep))
+        keep = self.config.checkpoint.keep
+        return str(save_checkpoint(folder, parts, whole, keep, self._is_promoted))
+
+    def _is_promoted(self, name: str) -> bool:
+        try:
+            promotion = promoted(self.folder)
+        except BrokenRunError as error:
+            log.warning("no checkpoint is removed: %s", error)
+            return True
+        return promotion is not None and promotion.checkpoint == name
 
 
 def _before_last(predictions: PredictionImages, sample: int) -> Sequence[Tensor]:

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from services.run_store import commands
 from services.run_store.images import ImageStore
+from services.run_store.promoted import promoted
 from tests.labels.test_page import XSS
 from tests.train_cases import Running, toy_run
 
@@ -155,6 +156,17 @@ def test_a_live_parameter_is_set_with_a_word_and_its_outcome_shows(open_page, li
     expect(row).to_contain_text("500")
     pools = page.locator("section[aria-label='Workers of the rewards']")
     expect(pools).to_contain_text("fixed")  # threads are
+
+
+def test_a_checkpoint_is_promoted_with_a_click(open_page, another):
+    folder = another("toy-promoted")
+    path = f"/runs/{folder.id}/checkpoints"
+    viewer = shown(open_page(path, "viewer"), "Checkpoints")
+    expect(viewer.get_by_role("button", name="Promote")).to_be_disabled()
+    page = shown(open_page(path, "admin"), "Checkpoints")
+    page.get_by_role("button", name="Promote").click()
+    expect(page.locator("section[aria-label='Checkpoints'] tbody").first).to_contain_text("key:")
+    assert promoted(folder).by.startswith("key:")
 
 
 def test_a_viewer_looks_and_does_not_command(open_page, live):

@@ -337,6 +337,24 @@ def test_no_run_id_is_a_path(client, finished, run_id):
     assert answer.status_code in (404, 422)
 
 
+def test_a_checkpoint_is_promoted_by_an_admin_and_listed_so(client, get, finished):
+    address = f"/api/v1/runs/{finished.id}/promoted"
+    (before,) = get("/checkpoints").json()["items"]
+    assert before["promoted_at"] is before["promoted_by"] is None
+
+    def ask(name, role="admin"):
+        return client.put(address, json={"checkpoint": name}, headers=bearer(role))
+
+    assert ask(before["name"], "viewer").status_code == 403
+    missing = ask("step_999999")
+    assert (missing.status_code, missing.json()["code"]) == (404, "checkpoint-not-found")
+    assert before["name"] in missing.json()["detail"]
+    assert ask("../step_000006").status_code == 422
+    (after,) = ask(before["name"]).json()["items"]
+    assert after["promoted_by"] == "key:admin"
+    assert get("/checkpoints").json()["items"] == [after]
+
+
 def test_checkpoints_tell_their_files_digests(get, finished):
     (checkpoint,) = get("/checkpoints").json()["items"]
     assert (checkpoint["iteration"], checkpoint["policy_version"]) == (6, 6)

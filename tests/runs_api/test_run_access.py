@@ -17,6 +17,7 @@ ALLOWED = {
     "GET /runs/{run_id}": WATCHER,
     "GET /runs/{run_id}/workers": WATCHER,
     "GET /runs/{run_id}/checkpoints": WATCHER,
+    "PUT /runs/{run_id}/promoted": {"admin"},
     "GET /runs/{run_id}/evaluations": WATCHER,
     "GET /runs/{run_id}/evaluations/{label}": WATCHER,
     "GET /runs/{run_id}/alerts": WATCHER,

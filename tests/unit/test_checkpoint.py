@@ -83,6 +83,21 @@ def test_another_config_is_refused(tmp_path):
         load_checkpoint(folder, config_hash="cd" * 32)
 
 
+def test_a_checkpoint_that_is_spared_stays_beside_the_newest_even_if_it_was_late(tmp_path):
+    asked = []
+
+    def is_spared(name):
+        asked.append(name)
+        return name == "step_000100" or asked.count(name) > 1  # 200: only once it is away
+
+    for step in (100, 200, 300):
+        folder = tmp_path / f"step_{step:06d}"
+        save_checkpoint(folder, PARTS, FACTS, keep=1, is_spared=is_spared)
+    names = ["step_000100", "step_000200", "step_000300"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert [load_checkpoint(path)[1] for path in list_checkpoints(tmp_path)] == [FACTS] * 3
+
+
 def test_the_newest_stay_and_a_step_can_be_saved_again(tmp_path):
     for step in (100, 200, 300):
         save_checkpoint(tmp_path / f"step_{step:06d}", PARTS, FACTS, keep=2)

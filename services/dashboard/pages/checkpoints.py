@@ -3,11 +3,14 @@
 import asyncio
 from dataclasses import dataclass
 
-from services.dashboard.elements import choice, empty, form, table, tag
+from nicegui import ui
+
+from services.dashboard.elements import chip, choice, empty, form, table, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import short, size
 from services.dashboard.panels import Board, Stamp, clock
 from services.dashboard.pictures import address
+from services.run_store.promoted import Promotion, promote, promoted
 from services.runs_api.checkpoints import Checkpoint, checkpoints_of
 from services.runs_api.evaluations import Sheet
 from services.runs_api.library import OpenRun
@@ -19,6 +22,7 @@ class Model:
 
     stamp: Stamp
     checkpoints: list[Checkpoint]
+    promotion: Promotion | None
     sheets: list[Sheet]
 
 
@@ -29,7 +33,7 @@ def load(run: OpenRun) -> Model:
     stamp = Stamp(None)
     if found:
         stamp = Stamp(found[0].written_at, found[0].iteration, found[0].policy_version)
-    return Model(stamp, found, run.sheets.all())
+    return Model(stamp, found, promoted(run.folder), run.sheets.all())
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
@@ -42,9 +46,9 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     def panels() -> None:
         board.panel(
             "Checkpoints",
-            lambda model: _list(run, model),
+            lambda model: _list(visit, run, model),
             wide=True,
-            of=lambda model: model.checkpoints,
+            of=lambda model: (model.checkpoints, model.promotion),
         )
         board.panel(
             "The same held-out prompts and noise, twice",
@@ -56,7 +60,36 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     await board.start(panels)
 
 
-def _list(run: OpenRun, model: Model) -> None:
+async def _promote(visit: Visit, run: OpenRun, name: str) -> None:
+    principal = await visit.is_admin_still()
+    if principal is None:
+        ui.notify("Your key may not promote (any more).", type="negative")
+        return
+
+    def mark() -> None:
+        with run.commanding():
+            promote(run.folder, name, principal.actor)
+
+    try:
+        await asyncio.to_thread(mark)
+    except ValueError as error:
+        ui.notify(str(error), type="negative")
+        return
+    ui.notify(f"{name} is promoted; the run keeps it.", type="positive")
+
+
+def _promotion(visit: Visit, run: OpenRun, model: Model, name: str) -> None:
+    promotion = model.promotion
+    if promotion is not None and promotion.checkpoint == name:
+        chip("promoted", "good")
+        tag("span", f" {clock(promotion.at)}, {promotion.by or 'command line'}", "quiet")
+        return
+    button = tag("button", "Promote", "plain", type="button", aria_label=f"Promote {name}")
+    button.props["disabled"] = visit.principal.role != "admin"
+    button.on("click", lambda: _promote(visit, run, name))
+
+
+def _list(visit: Visit, run: OpenRun, model: Model) -> None:
     if not model.checkpoints:
         empty("None yet; Run control asks for one.")
         return
@@ -68,11 +101,12 @@ def _list(run: OpenRun, model: Model) -> None:
             f"v{checkpoint.policy_version}",
             clock(checkpoint.written_at),
             size(checkpoint.num_bytes),
+            lambda name=checkpoint.name: _promotion(visit, run, model, name),
             *(short(checkpoint.scores.get(name)) for name in names),
         ]
         for checkpoint in model.checkpoints
     ]
-    head = ("checkpoint", "iteration", "policy", "written", "size", *names)
+    head = ("checkpoint", "iteration", "policy", "written", "size", "promoted", *names)
     table(head, rows, "Checkpoints")
     for checkpoint in model.checkpoints:
         with tag("details"):

@@ -1,10 +1,12 @@
 """Runs: what they are doing, who works for them, what they have saved, what is wrong."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from services.runs_api.checkpoints import checkpoints_of
+from services.run_store.promoted import NoCheckpointError, Promotion, promote, promoted
+from services.runs_api.checkpoints import Checkpoint, checkpoints_of
 from services.runs_api.routes.access import WATCHER, Run, Runs
 from services.runs_api.schemas.runs import (
     AlertList,
@@ -12,6 +14,7 @@ from services.runs_api.schemas.runs import (
     CheckpointList,
     CheckpointView,
     EvaluationView,
+    PromotionIn,
     RunList,
     RunView,
     SheetList,
@@ -23,7 +26,7 @@ from services.runs_api.schemas.runs import (
 from services.runs_api.workers import workers_of
 from services.web import etags
 from services.web.answers import answer
-from services.web.auth import Principal
+from services.web.auth import Principal, require
 from services.web.problems import Problem, problems
 
 router = APIRouter(tags=["runs"])
@@ -67,8 +70,31 @@ def list_checkpoints(*, _: Principal = WATCHER, run: Run, request: Request) -> R
     """Whole checkpoints, the newest first, with SHA-256 of each file."""
     with run.numbers() as table:
         found = checkpoints_of(run.folder.checkpoints, table)
-    items = [CheckpointView.of(checkpoint) for checkpoint in found]
-    return etags.by_content(request, answer(CheckpointList(items=items)))
+    return etags.by_content(request, answer(_listed(found, promoted(run.folder))))
+
+
+@router.put(
+    "/runs/{run_id}/promoted",
+    operation_id="promote_checkpoint",
+    response_model=CheckpointList,
+    responses=problems(404),
+)
+def promote_checkpoint(
+    *, principal: Principal = require("admin"), run: Run, body: PromotionIn
+) -> Response:
+    """Mark the checkpoint that people stand by; the run never removes it. All, as they are then."""
+    try:
+        with run.commanding():
+            promotion = promote(run.folder, body.checkpoint, principal.actor)
+    except NoCheckpointError as error:
+        raise Problem(404, "checkpoint-not-found", "No such checkpoint", str(error)) from None
+    with run.numbers() as table:
+        found = checkpoints_of(run.folder.checkpoints, table)
+    return answer(_listed(found, promotion))
+
+
+def _listed(found: Sequence[Checkpoint], promotion: Promotion | None) -> CheckpointList:
+    return CheckpointList(items=[CheckpointView.of(each, promotion) for each in found])
 
 
 @router.get(

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.run_store.news import waits_of
+from services.run_store.promoted import Promotion
 from services.run_store.run_folder import RunFolder
 from services.runs_api.alerts import Alert
 from services.runs_api.checkpoints import Checkpoint
@@ -134,10 +135,13 @@ class CheckpointView(BaseModel):
     bytes: int
     files: list[FileView]
     scores: dict[str, float] = Field(description="Held-out scores of this very generator, if any")
+    promoted_at: datetime | None = Field(description="null unless it is the run's promoted one")
+    promoted_by: str | None = Field(description="Who promoted it; empty for the command line")
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
-        """As it goes out."""
+    def of(cls, checkpoint: Checkpoint, promotion: Promotion | None) -> Self:
+        """As it goes out; `promotion` is the run's."""
+        mine = promotion if promotion and promotion.checkpoint == checkpoint.name else None
         files = [
             FileView(name=file.name, sha256=file.sha256, bytes=file.num_bytes)
             for file in checkpoint.files
@@ -153,7 +157,18 @@ class CheckpointView(BaseModel):
             bytes=checkpoint.num_bytes,
             files=files,
             scores=checkpoint.scores,
+            promoted_at=None if mine is None else moment(mine.at),
+            promoted_by=None if mine is None else mine.by,
         )
+
+
+class PromotionIn(BaseModel):
+    """Which checkpoint people stand by."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"checkpoint": "step_000100"}}
+    )
+    checkpoint: str = Field(pattern=r"^step_[0-9]{1,12}$", description="Its name")
 
 
 class SheetView(BaseModel):
