@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.dashboard.data_tables import Table
 from services.runs_api.metric_table import Series, Stack
 
 # Told apart in both themes and by the colour-blind (Okabe and Ito's, darkened where too pale).
@@ -43,7 +44,15 @@ def with_gaps(series: Series, values: Sequence[float | None]) -> list[list[float
     return points
 
 
-def lines(curves: Sequence[Curve], top: float | None = None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Chart:
+    """Options of ECharts, and the same numbers as a table."""
+
+    options: dict[str, Any]
+    table: Table
+
+
+def lines(curves: Sequence[Curve], top: float | None = None) -> Chart | None:
     """Curves over iterations; None without one."""
     if not curves:
         return None
@@ -52,30 +61,22 @@ def lines(curves: Sequence[Curve], top: float | None = None) -> dict[str, Any] |
         colour = COLOURS[number % len(COLOURS)]
         if curve.spread is not None:
             series += _band(curve.series, curve.spread, colour, f"band {number}")
-        series.append(
-            {
-                "name": curve.name,
-                "type": "line",
-                "data": with_gaps(curve.series, curve.series.values),
-                "connectNulls": False,
-                "showSymbol": len(curve.series.steps) < 40,
-                "symbolSize": 5,
-                "lineStyle": {"width": 2, "type": "dashed" if curve.is_dashed else "solid"},
-                "itemStyle": {"color": colour},
-            }
-        )
-    return _frame([curve.name for curve in curves], "value", top) | {"series": series}
+        line = _line(curve.name, with_gaps(curve.series, curve.series.values), colour)
+        line["lineStyle"]["type"] = "dashed" if curve.is_dashed else "solid"
+        series.append(line)
+    frame = _frame([curve.name for curve in curves], "value", top)
+    return Chart(frame | {"series": series}, _table_of(curves))
 
 
-def stacks(stack: Stack) -> dict[str, Any] | None:
+def stacks(stack: Stack) -> Chart | None:
     """Bars over stretches of iterations, one part on the other; None without one."""
     spans = [str(first) if first == last else f"{first}-{last}" for first, last in stack.spans]
-    return columns(spans, stack.parts)
+    return columns("iterations", spans, stack.parts)
 
 
 def columns(
-    places: Sequence[str], parts: Mapping[str, Sequence[float | None]]
-) -> dict[str, Any] | None:
+    what: str, places: Sequence[str], parts: Mapping[str, Sequence[float | None]]
+) -> Chart | None:
     """Bars at named places, one part on the other; None without one."""
     if not parts:
         return None
@@ -93,7 +94,35 @@ def columns(
     frame = _frame(list(parts), "category", None)
     frame["xAxis"]["data"] = list(places)
     frame["yAxis"]["scale"] = False
-    return frame | {"series": series}
+    rows = [list(row) for row in zip(places, *parts.values(), strict=True)]
+    return Chart(frame | {"series": series}, Table((what, *parts), rows))
+
+
+def _line(name: str, points: Sequence[Any], colour: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": "line",
+        "data": points,
+        "connectNulls": False,
+        "showSymbol": len(points) < 40,
+        "symbolSize": 5,
+        "lineStyle": {"width": 2},
+        "itemStyle": {"color": colour},
+    }
+
+
+def _table_of(curves: Sequence[Curve]) -> Table:
+    """A row an iteration that any curve tells of."""
+    told: dict[str, dict[int, float | None]] = {}
+    for curve in curves:
+        told[curve.name] = dict(zip(curve.series.steps, curve.series.values, strict=True))
+        if curve.spread is not None:
+            told[f"{curve.name}, std"] = dict(
+                zip(curve.spread.steps, curve.spread.values, strict=True)
+            )
+    steps = sorted({step for values in told.values() for step in values})
+    rows = [[step, *(values.get(step) for values in told.values())] for step in steps]
+    return Table(("iteration", *told), rows)
 
 
 def _band(mean: Series, spread: Series, colour: str, stack: str) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from nicegui import ui
 
+from services.dashboard.charts import Chart
+from services.dashboard.data_tables import DataTable, Table
 from services.dashboard.elements import empty, tag
 
 log = logging.getLogger(__name__)
@@ -75,14 +77,16 @@ class Board(Generic[Model]):
         fill: Callable[[Model], None],
         wide: bool = False,
         of: Callable[[Model], Any] = lambda model: model,
+        numbers: Callable[[Model], Table | None] = lambda model: None,
     ) -> None:
         """A panel that is drawn anew when what it is `of` has changed; nobody's focus is lost, and
-        no click, for other news."""
-        stamp, body = self._frame(title, wide)
+        no click, for other news. `numbers` are what it draws as more than text."""
+        stamp, body, data = self._frame(title, wide)
         drawn: list[Any] = []
 
         def show(model: Model) -> None:
             stamp.text = str(self._stamp(model))
+            data.show(numbers(model))
             if drawn == [of(model)]:
                 return
             drawn[:] = [of(model)]
@@ -95,23 +99,24 @@ class Board(Generic[Model]):
     def chart(
         self,
         title: str,
-        options: Callable[[Model], Options | None],
+        make: Callable[[Model], Chart | None],
         wide: bool = False,
         note: str = "",
     ) -> None:
-        """A panel with a chart, which stays in place and gets new data."""
-        stamp, body = self._frame(title, wide)
+        """A panel with a chart, which stays in place and gets new data, and with its numbers."""
+        stamp, body, data = self._frame(title, wide)
         drawn: list[tuple[ui.echart, Any]] = []
 
         def show(model: Model) -> None:
             stamp.text = str(self._stamp(model))
-            found = options(model)
+            found = make(model)
+            data.show(found and found.table)
             if found is not None and drawn:
                 ((chart, words),) = drawn
                 chart.options.clear()
-                chart.options.update(found)
+                chart.options.update(found.options)
                 chart.update()
-                words.props["aria-label"] = describe(title, found)
+                words.props["aria-label"] = describe(title, found.options)
                 return
             body.clear()
             drawn.clear()
@@ -119,22 +124,23 @@ class Board(Generic[Model]):
                 if found is None:
                     empty("Nothing told yet.")
                     return
-                words = tag("div", role="img", aria_label=describe(title, found))
+                words = tag("div", role="img", aria_label=describe(title, found.options))
                 with words:
-                    drawn.append((ui.echart(found, renderer="svg").classes("chart"), words))
+                    made = ui.echart(found.options, renderer="svg").classes("chart")
+                    drawn.append((made, words))
                 if note:
                     tag("p", note, "quiet")
 
         self._fills.append(show)
 
-    def _frame(self, title: str, wide: bool) -> tuple[Any, Any]:
+    def _frame(self, title: str, wide: bool) -> tuple[Any, Any, DataTable]:
         name = "panel wide" if wide else "panel"
         with tag("section", classes=name, aria_label=title):
             with tag("header"):
                 tag("h2", title)
                 stamp = tag("span", "no data yet", "stamp")
             body = tag("div", classes="body")
-        return stamp, body
+            return stamp, body, DataTable(title)
 
     async def _refresh(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """Every page in a real browser: on finished and live runs, by role, by finger, under attack."""
 
+import csv
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from services.run_store import commands
 from services.run_store.images import ImageStore
 from services.run_store.promoted import promoted
 from tests.labels.test_page import XSS
-from tests.train_cases import Running, toy_run
+from tests.train_cases import Running, metrics, toy_run
 
 pytestmark = pytest.mark.integration
 
@@ -288,6 +289,28 @@ def test_runs_stand_side_by_side_and_the_form_keeps_them(open_page, stage, anoth
         page.get_by_label("Histogram from iteration").fill("2")
         page.get_by_role("button", name="Show").click()
         page.wait_for_url(re.compile("from_step=2"))
+
+
+def test_a_chart_is_a_table_and_a_file_too(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
+    title = "Mean reward of the rollouts"
+    told = [line["reward/upper_half/mean"] for line in metrics(stage.finished)]
+    button = page.get_by_role("button", name=f"{title} as a table")
+    assert button.get_attribute("aria-expanded") == "false"
+    button.press("Enter")
+    rows = page.get_by_role("region", name=f"{title}, as numbers").locator("tbody tr")
+    expect(rows).to_have_count(len(told))
+    assert rows.last.inner_text().split() == [str(len(told)), f"{told[-1]:.6g}"]
+    expect(button).to_have_attribute("aria-expanded", "true")
+    assert serious(page) == []
+    button.press("Enter")
+    expect(rows).to_have_count(0)
+    with page.expect_download() as started:
+        page.get_by_role("button", name=f"{title} as a CSV file").click()
+    assert started.value.suggested_filename == "mean-reward-of-the-rollouts.csv"
+    head, *rows = csv.reader(started.value.path().read_text().splitlines())
+    assert head == ["iteration", "upper_half"]
+    assert [float(value) for _, value in rows] == told
 
 
 def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):

@@ -1,10 +1,13 @@
 """What the dashboard works out by itself: gaps in curves, bands, bars, sessions, addresses."""
 
 import asyncio
+import csv
+import io
 
 import pytest
 
 from services.dashboard.charts import Curve, lines, stacks
+from services.dashboard.data_tables import Table
 from services.dashboard.frame import Shell, Visit, ago
 from services.dashboard.numbers import newest_phases, phases, reward_band, size
 from services.dashboard.pages.gallery import read_query
@@ -36,14 +39,14 @@ def curves(*curves):
     """The series of a chart with these curves."""
     chart = lines(curves)
     assert chart is not None
-    return chart["series"]
+    return chart.options["series"]
 
 
 def bars(table):
     """The chart of its phases."""
     chart = stacks(phases(table))
     assert chart is not None
-    return chart
+    return chart.options
 
 
 def test_a_silence_is_a_gap_and_never_a_flat_line():
@@ -151,12 +154,15 @@ def test_a_long_curve_has_its_silence_and_no_other_gap():
 
 
 def test_no_label_of_a_chart_is_markup():
-    assert (lines([Curve("<b>", series(1.0))]) or {})["tooltip"]["renderMode"] == "richText"
+    chart = lines([Curve("<b>", series(1.0))])
+    assert chart is not None
+    assert chart.options["tooltip"]["renderMode"] == "richText"
 
 
 def test_a_chart_is_told_in_words():
-    chart = lines([Curve("geneval", series(0.5, 0.75))]) or {}
-    assert describe("Reward", chart) == "Reward. Newest: geneval 0.75."
+    chart = lines([Curve("geneval", series(0.5, 0.75))])
+    assert chart is not None
+    assert describe("Reward", chart.options) == "Reward. Newest: geneval 0.75."
 
 
 def test_a_stamp_says_when_and_of_what():
@@ -260,3 +266,26 @@ def test_an_open_page_is_over_once_its_key_or_its_session_is(sessions, tmp_path)
     assert not asyncio.run(second.is_over())
     sessions._clock.advance(13 * 3600)
     assert asyncio.run(second.is_over())
+
+
+def test_a_charts_table_has_every_iteration_that_any_curve_tells_of():
+    table = told(
+        (0.0, {"a": 0.5}), (1.0, {"a": 0.1, "b": 2.0, "sb": 0.25}), (2.0, {"b": None, "sb": 0.5})
+    )
+    mean, spread = table.together(["b", "sb"])
+    chart = lines([Curve("a", table.series("a")), Curve("b", mean, spread)])
+    assert chart is not None
+    assert chart.table == Table(
+        ("iteration", "a", "b", "b, std"),
+        [[1, 0.5, None, None], [2, 0.1, 2.0, 0.25], [3, None, None, 0.5]],
+    )
+    bars = stacks(Stack([(1, 1), (2, 4)], {"rollout": [0.5, 0.25], "reward": [None, 1.0]}))
+    assert bars is not None
+    assert bars.table.head == ("iterations", "rollout", "reward")
+    assert bars.table.rows == [["1", 0.5, None], ["2-4", 0.25, 1.0]]
+
+
+def test_a_table_as_a_file_is_exact_and_no_text_is_a_formula():
+    table = Table(("=1+1", "b"), [["@x", 1 / 3], ["-2", -2.0], ["plain, too", None]])
+    rows = list(csv.reader(io.StringIO(table.csv().decode())))
+    assert rows == [["'=1+1", "b"], ["'@x", repr(1 / 3)], ["'-2", "-2.0"], ["plain, too", ""]]

@@ -12,11 +12,12 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from services.dashboard.charts import columns
+from services.dashboard.charts import Chart, columns
+from services.dashboard.data_tables import Table
 from services.dashboard.elements import bars, chip, empty, link, table, tag, tile
 from services.dashboard.frame import Shell, Visit, ago, outline
 from services.dashboard.numbers import percent, short
-from services.dashboard.panels import Board, Options, Stamp, clock
+from services.dashboard.panels import Board, Stamp, clock
 from services.labels.reward_queue import MAX_RECEIVES
 from services.labels.statistics import ANSWERS, Labeller, Minute, Statistics
 from services.runs_api.library import OpenRun
@@ -76,7 +77,7 @@ async def draw(visit: Visit, run: OpenRun | None) -> None:
             wide=True,
             note="Gold is left out, and the minute that is not over.",
         )
-        panel("Groups by state", _groups, lambda found: found.queue.groups)
+        panel("Groups by state", _groups, lambda found: found.queue.groups, numbers=_states)
         panel("Agreement and gold", _quality, lambda found: (found.alpha, found.gold))
         panel("What people like", _likes, lambda found: found.questions, wide=True)
         panel("Who labels", _people, lambda found: found.for_admins, wide=True)
@@ -96,7 +97,14 @@ def register(shell: Shell) -> None:
             await draw(visit, None)
 
 
-def _panel(board: Board[Model], title: str, fill: Any, of: Any, wide: bool = False) -> None:
+def _panel(
+    board: Board[Model],
+    title: str,
+    fill: Any,
+    of: Any,
+    wide: bool = False,
+    numbers: Any = lambda found: None,
+) -> None:
     """A panel of what was found; the first one says where nothing can be."""
 
     def show(model: Model) -> None:
@@ -109,7 +117,13 @@ def _panel(board: Board[Model], title: str, fill: Any, of: Any, wide: bool = Fal
         else:
             empty("No label service is connected.")
 
-    board.panel(title, show, wide, of=lambda model: model.found and of(model.found))
+    board.panel(
+        title,
+        show,
+        wide,
+        of=lambda model: model.found and of(model.found),
+        numbers=lambda model: model.found and numbers(model.found),
+    )
 
 
 def _counts(found: Statistics) -> tuple[Any, ...]:
@@ -140,11 +154,11 @@ def _since(what: str, then: datetime | None, now: datetime) -> str:
     return "" if then is None else f"{what} {ago((now - then).total_seconds())}"
 
 
-def _minutes(found: Statistics | None) -> Options | None:
+def _minutes(found: Statistics | None) -> Chart | None:
     if found is None or not found.minutes:
         return None
     starts = [f"{minute.start:%H:%M}" for minute in found.minutes]
-    return columns(starts, {"labels": [minute.num_labels for minute in found.minutes]})
+    return columns("minute", starts, {"labels": [minute.num_labels for minute in found.minutes]})
 
 
 def _groups(found: Statistics) -> None:
@@ -154,6 +168,10 @@ def _groups(found: Statistics) -> None:
         empty("No group is or was here.")
         return
     bars([(state, num / total, f"{num} ({num / total:.0%})") for state, num in groups.items()])
+
+
+def _states(found: Statistics) -> Table:
+    return Table(("state", "groups"), [[state, num] for state, num in found.queue.groups.items()])
 
 
 def _quality(found: Statistics) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.dashboard.charts import Curve, lines
+from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import bars, chip, empty, link, tag, tile
 from services.dashboard.frame import TONES, Shell, Visit
 from services.dashboard.numbers import (
@@ -118,7 +119,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             note="The band is one standard deviation over the images of an iteration.",
         )
         board.chart("Held-out score", lambda model: lines(model.held_out))
-        board.panel("Who waits on whom", _waits)
+        board.panel("Who waits on whom", _waits, numbers=_seconds)
         board.panel("Alerts that last", lambda m: _alerts(run, m), of=lambda m: m.alerts)
         board.panel("Newest groups", lambda m: _groups(run, m), wide=True, of=_shown_groups)
 
@@ -153,6 +154,11 @@ def _state(model: Model) -> None:
         tag("p", f"waiting for {wait}", "quiet")
     if facts["error"]:
         tag("pre", str(facts["error"]), "log", tabindex="0")
+
+
+def _seconds(model: Model) -> Table | None:
+    rows: list[list[Cell]] = [[name, seconds] for name, seconds in model.phases.items()]
+    return Table(("phase", "seconds"), rows) if rows else None
 
 
 def _waits(model: Model) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from services.dashboard.charts import Curve, lines
+from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import choices, empty, entry, form, link, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import (
@@ -100,7 +101,12 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             note="With `terminal` rewards every step has the final image's: one curve.",
         )
         board.chart("Advantages", lambda model: lines(model.shape))
-        board.panel("How rewards are spread", lambda model: _spreads(run, model, visit.query))
+        board.panel(
+            "How rewards are spread",
+            lambda model: _spreads(run, model, visit.query),
+            of=lambda model: model.spreads,
+            numbers=_counts,
+        )
 
     await board.start(panels)
 
@@ -116,6 +122,15 @@ def number(query: dict[str, str], name: str) -> int | None:
     """A whole number of the address; None for anything else."""
     text = query.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _counts(model: Model) -> Table | None:
+    rows: list[list[Cell]] = [
+        [spread.reward, low, high, count]
+        for spread in model.spreads
+        for low, high, count in zip(spread.edges, spread.edges[1:], spread.counts, strict=False)
+    ]
+    return Table(("reward", "from", "to", "images"), rows) if rows else None
 
 
 def _spreads(run: OpenRun, model: Model, query: dict[str, str]) -> None:
