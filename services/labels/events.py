@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from services.labels.outbox import enqueue, listeners
+from services.labels.store.many import insert_many
 from services.labels.store.tables import Event, core
 from services.labels.store.writer import ORDER_LOCK
 
 TOPICS = ("labels", "groups", "rewards", "annotators", "system")
 EVERYBODY = "everybody"
 _events = core(Event)
-_INSERT = insert(_events).returning(_events.c.seq, sort_by_parameter_order=True)
 _WRITERS = text(
     "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND classid = 0 "
     "AND objid = :key AND objsubid = 1 AND granted "
@@ -69,7 +69,7 @@ def record_events(
     same = {"topic": topic, "audience": audience, "at": now}
     rows = [{**same, "type": type, "data": dict(data)} for type, data in events]
     # Past the object layer: every label comes by here.
-    seqs = list(session.scalars(_INSERT, rows))
+    seqs = sorted(row.seq for row in insert_many(session, _events, rows, ("seq",)))
     if deliver:
         enqueue(session, listeners(session, topic), seqs, now)
     return seqs

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from services.labels import gold
@@ -17,6 +16,7 @@ from services.labels.aggregation import settle
 from services.labels.events import record_events
 from services.labels.group_rows import LoadedGroup, Vote, groups_by_image
 from services.labels.people import Person
+from services.labels.store.many import insert_many
 from services.labels.store.tables import Label, core
 from services.web.ids import new_id
 from services.web.problems import Problem
@@ -133,8 +133,7 @@ def _label(
 
 def _store(session: Session, labels: list[dict[str, Any]]) -> None:
     """Insert them; each learns its number in the sequence."""
-    inserted = session.execute(insert(_labels).returning(_labels.c.id, _labels.c.seq), labels)
-    numbers = {row.id: row.seq for row in inserted}
+    numbers = {row.id: row.seq for row in insert_many(session, _labels, labels, ("id", "seq"))}
     for label in labels:
         label["seq"] = numbers[label["id"]]
 

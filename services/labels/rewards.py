@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from services.labels.events import record_events
 from services.labels.group_rows import LoadedGroup
+from services.labels.store.many import insert_many
 from services.labels.store.tables import RewardMessage, core
 from tdm_core.label_posterior import GroupPosterior
 
@@ -24,7 +25,6 @@ SAME = 1e-9
 """Posterior means that differ by less are the same."""
 
 _messages = core(RewardMessage)
-_INSERT = insert(_messages)
 
 
 def is_due(
@@ -69,7 +69,7 @@ def send(session: Session, due: Sequence[Due], now: datetime) -> None:
         if row.reward_revision:
             _withdraw(session, row.id, row.reward_revision + 1, now)
     messages = [_message(each, now) for each in due]
-    session.execute(_INSERT, messages)
+    insert_many(session, _messages, messages, ("group_id",))
     record_events(session, "rewards", [_event(message["payload"]) for message in messages], now)
 
 
