@@ -1,6 +1,7 @@
 """`tdm-r1 dashboard`: the runs of a folder, under uvicorn, until Ctrl-C; a process of its own, so
 that nothing it does delays a label."""
 
+from services.commands.label_store import opened
 from services.commands.listening import check_bind, listen
 from services.dashboard.app import create_app
 from services.dashboard.label_source import (
@@ -28,8 +29,7 @@ def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
         raise ValueError(
             f"--runs {settings.runs} is no folder; give the one that holds run folders"
         )
-    database = Database.open(label_settings.url)
-    try:
+    with opened(label_settings) as database:
         check_bind(database, settings.host, label_settings.data_dir)
         log_to_stderr()
         limiter = RateLimiter(dict(label_settings.rates), utc_now)
@@ -39,8 +39,6 @@ def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
         if settings.host in LOOPBACK:
             what += f"login#invite={app.state.sessions.invite()} (opens one browser, once)"
         listen(app, settings.host, settings.port, settings.trusted_proxies, what)
-    finally:
-        database.close()
 
 
 def label_source(settings: Settings, database: Database) -> LabelSource:

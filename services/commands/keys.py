@@ -1,17 +1,16 @@
 """`tdm-r1 keys`: API keys and invites, straight in the database. The first admin is made here."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from services.commands.console import note, print_json, say, show
+from services.commands.label_store import opened
 from services.labels.annotators import create_annotator
 from services.labels.api_keys import all_keys, create_key, find_key, revoke_key
 from services.labels.sessions import create_invite
 from services.labels.settings import Settings
-from services.labels.store.database import Database
 from services.web.clock import utc_now
 
 BY = "cli"
@@ -36,7 +35,7 @@ def create(
         row, text = create_key(session, name, role, now, BY, scopes, who, days)
         return _facts(row), text
 
-    with _opened(settings) as write:
+    with _writing(settings) as write:
         facts, text = write(operation)
     note("this is shown once; keep it where secrets are kept")
     show(facts | {"key": text}, as_json, text)
@@ -44,7 +43,7 @@ def create(
 
 def list_keys(settings: Settings, as_json: bool) -> None:
     """All keys, oldest first; never their secrets."""
-    with _opened(settings) as write:
+    with _writing(settings) as write:
         rows = write(lambda session, _: [_facts(row) for row in all_keys(session)])
     if as_json:
         print_json(rows)
@@ -67,7 +66,7 @@ def revoke(settings: Settings, key_id: str, as_json: bool) -> None:
         revoke_key(session, row, now, BY)
         return _facts(row)
 
-    with _opened(settings) as write:
+    with _writing(settings) as write:
         facts = write(operation)
     show(facts, as_json, f"revoked {key_id}")
 
@@ -81,7 +80,7 @@ def invite(settings: Settings, name: str, role: str, as_json: bool) -> None:
         url = f"http://127.0.0.1:{settings.port}/login#invite={secret}"
         return {"annotator_id": row.id, "url": url, "expires_at": made.expires_at}
 
-    with _opened(settings) as write:
+    with _writing(settings) as write:
         facts = write(operation)
     note("this link works once; hand it to them alone")
     show(facts, as_json, facts["url"])
@@ -91,13 +90,9 @@ Operation = Callable[[Any, datetime], Any]
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Callable[[Operation], Any]]:
-    os.umask(0o077)  # As `serve` has it: either may be the first to make the files.
-    database = Database.open(settings.url)
-    try:
+def _writing(settings: Settings) -> Iterator[Callable[[Operation], Any]]:
+    with opened(settings) as database:
         yield lambda operation: database.write_now(lambda session: operation(session, utc_now()))
-    finally:
-        database.close()
 
 
 def _facts(row: Any) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """`tdm-r1 labels`: labels to files and back, how the service does, a crowd to try it with."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from services.commands.console import note, print_json, say, show
 from services.label_client.client import LabelClient
+from services.label_client.errors import LabelServiceError, LabelServiceUnreachableError
 from services.label_client.transfer import export_labels as fetch_export
 from services.label_client.transfer import import_labels as push_file
 from services.labels.crowd import CrowdConfig, Person, make_crowd, run_crowd
@@ -105,11 +108,21 @@ def restore(settings: Settings, file: Path, verify: bool, as_json: bool) -> None
     show(manifest, as_json, f"restored {manifest['rows']['labels']} labels from {file}")
 
 
-def _client(url: str) -> LabelClient:
+@contextmanager
+def _client(url: str) -> Iterator[LabelClient]:
+    """ValueError where the service is away or refuses, or a file is not to be had."""
     key = os.environ.get(KEY)
     if not key:
         raise ValueError(f"no key; put one into the environment as {KEY} (tdm-r1 keys create)")
-    return LabelClient(url, key)
+    try:
+        with LabelClient(url, key) as client:
+            yield client
+    except LabelServiceUnreachableError as error:
+        raise ValueError(f"{error} Start it with tdm-r1 serve, or give its --url") from error
+    except LabelServiceError as error:
+        raise ValueError(f"{url} refuses the key in {KEY}, or the request: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from error
 
 
 def _total(client: LabelClient, path: str, **filters: Any) -> int:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
+from services.commands.label_store import opened
 from services.commands.listening import GRACE_S, check_bind, listen
 from services.commands.settings import STDIN, dump
 from services.labels.app import create_app
 from services.labels.settings import Settings
-from services.labels.store.database import Database
 from services.runs_api.settings import Settings as RunsSettings
 from services.web.logs import log_to_stderr
 
@@ -21,17 +21,13 @@ FROM_ENVIRONMENT = ("TDMR1_DATABASE_URL", "TDMR1_SCRAPE_TOKEN")
 def serve(settings: Settings, dashboard: RunsSettings, beside: bool = False) -> None:
     """Serve until a signal, `beside` with the dashboard; ValueError where the address must not or
     cannot be listened on."""
-    os.umask(0o077)  # What is written here is people's, and nobody else's on this machine.
-    database = Database.open(settings.url)
-    try:
+    with opened(settings) as database:
         check_bind(database, settings.host, settings.data_dir)
         log_to_stderr()
         app = create_app(settings, database=database)
         what = "labels at {address}/label"
         with _running(settings, dashboard) if beside else nullcontext():
             listen(app, settings.host, settings.port, settings.trusted_proxies, what)
-    finally:
-        database.close()
 
 
 @contextmanager

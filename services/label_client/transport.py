@@ -83,7 +83,7 @@ class Transport:
             try:
                 response = self._http.send(request)
             except httpx.TransportError as error:
-                if last:
+                if last or isinstance(error, httpx.UnsupportedProtocol):
                     raise LabelServiceUnreachableError(
                         f"{method} {request.url}: {type(error).__name__} {error} "
                         f"(attempt {attempt + 1} of {attempt + 1}); is the label service up?"

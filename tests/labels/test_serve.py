@@ -64,6 +64,20 @@ def test_mistakes_are_explained(data, arguments, complaint):
     assert complaint in shown.output
 
 
+@pytest.mark.parametrize("command", ["serve", "keys list"])
+@pytest.mark.parametrize("damage", ["no folder", "no database"])
+def test_a_place_that_takes_no_labels_is_named_with_what_helps(data, command, damage):
+    if damage == "no folder":
+        data.write_text("a file")
+    else:
+        data.mkdir()
+        (data / "labels.db").write_text("no database, and long enough to be read as one" * 10)
+    shown = call(*command.split(), "--data", data)
+    assert shown.exit_code == 2
+    assert f"{data}: the label store" in shown.output
+    assert "--data" in shown.output
+
+
 def test_a_service_without_keys_does_not_listen_to_the_network(data):
     shown = call("serve", "--host", "0.0.0.0", "--port", "0", "--data", data)
     assert shown.exit_code == 2

@@ -160,6 +160,19 @@ def test_without_a_key_the_command_says_where_to_put_it(monkeypatch):
         commands.stats("http://127.0.0.1:1", as_json=False)
 
 
+def test_a_service_that_refuses_or_is_away_and_a_file_that_is_not_there_are_named(
+    live_server, keys, app_client, app_key, as_key, tmp_path
+):
+    as_key(keys["viewer"])
+    with pytest.raises(ValueError, match=r"refuses the key in TDMR1_LABELS_KEY.*403 forbidden"):
+        commands.export_labels(live_server, tmp_path, "csv", {}, as_json=False)
+    as_key(app_key)
+    with pytest.raises(ValueError, match=r"nowhere\.jsonl: No such file"):
+        commands.import_labels(live_server, tmp_path / "nowhere.jsonl", as_json=False)
+    with pytest.raises(ValueError, match="missing an 'http://' or 'https://' protocol"):
+        commands.stats("nonsense", as_json=False)
+
+
 def test_the_example_pushes_a_like_for_every_image(admin, app_client, live_server, app_key):
     group = put_group(app_client, "g1")
     code = (ROOT / "examples/push_likes.py").read_text()

@@ -131,7 +131,10 @@ def _query(engine: Engine, query: Operation[T]) -> T:
 def _open_sqlite(address: URL) -> tuple[Engine, Engine]:
     if address.database in (None, "", ":memory:"):
         raise ValueError("labels in memory would be lost; give a file: sqlite:///PATH")
-    Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise faults.StoreUnavailable(f"the label store has no folder: {error}") from error
     writing = _sqlite_engine(address, "BEGIN IMMEDIATE", SQLITE_SETTINGS)
     reading = _sqlite_engine(address, "BEGIN", SQLITE_SETTINGS | {"query_only": "ON"})
     return writing, reading.execution_options(snapshot=True)

@@ -1,0 +1,23 @@
+"""The label database, opened for a command and closed behind it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from services.labels.settings import Settings
+from services.labels.store.database import Database
+from services.labels.store.faults import StoreUnavailable
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Database]:
+    """The database that the settings name; ValueError where it is not to be had."""
+    os.umask(0o077)  # What is written here is people's, and nobody else's on this machine.
+    try:
+        with closing(Database.open(settings.url)) as database:
+            yield database
+    except StoreUnavailable as error:
+        # Its URL may hold a password.
+        where = "database_url" if settings.database_url else settings.data_dir
+        remedy = "see that it can be written and has room, or name another (--data, --database-url)"
+        raise ValueError(f"{where}: {error}; {remedy}") from error
