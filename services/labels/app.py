@@ -16,6 +16,7 @@ from services.labels.bell import Bell
 from services.labels.courier import deliver_events, forget_events
 from services.labels.event_bus import EventBus
 from services.labels.exporter import make_exports
+from services.labels.habit_watch import watch_habits
 from services.labels.images import ImageFolder
 from services.labels.metrics import observe_request, sse_clients
 from services.labels.pushing import Together
@@ -89,6 +90,7 @@ TASKS: tuple[Task, ...] = (
     deliver_events,
     forget_events,
     make_exports,
+    watch_habits,
 )
 """What runs beside the requests."""
 

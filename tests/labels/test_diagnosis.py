@@ -45,7 +45,7 @@ def test_who_answers_at_random_or_always_the_same_is_flagged_and_others_are_not(
     assert 0.2 < found.alpha < 0.6
     assert [person.annotator_id for person in found.people[:2]] == ["coin", "fan"]
     assert of(found, "coin").flags == ("at-random",)
-    assert set(of(found, "fan").flags) == {"always-the-same", "at-random"}
+    assert set(of(found, "fan").flags) == {"always-the-same", "at-random", "likes-unlike-others"}
     for who in ("ann", "bob", "cem"):
         assert of(found, who).flags == ()
         assert (of(found, who).informativeness or 0) > 0.8
@@ -59,11 +59,19 @@ def test_too_fast_and_far_more_than_others_are_flagged(here: World) -> None:
     eves = update(Label).where(Label.annotator_id == "eve")
     here.session.execute(eves.values(latency_ms=150))
     found = diagnose(here.session)
-    assert of(found, "eve").flags == ("too-fast", "far-more")
+    assert of(found, "eve").flags == ("too-fast", "far-more", "faster-than-others")
     assert of(found, "eve").median_latency_ms == 150
     assert of(found, "ann").flags == ()
     assert of(found, "ann").informativeness is None  # nobody judged the same images
     assert found.alpha is None
+
+
+def test_who_comes_back_where_most_look_in_once_is_not_flagged_for_it(here: World) -> None:
+    for n in range(6):
+        here.label(f"visitor{n}", here.group(f"v{n}", 4), "ldld")
+    for who in ("ann", "bob", "cem", "dan", "eve"):
+        here.label(who, here.group(who, 40), "ld" * 20)
+    assert [person.flags for person in diagnose(here.session).people] == [()] * 11
 
 
 def test_little_says_nothing_of_a_person(here: World) -> None:

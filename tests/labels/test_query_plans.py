@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event
 
+from services.labels.habit_watch import look
 from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.labels.sweeping import fit_priors, sweep_once
@@ -113,7 +115,7 @@ def test_what_is_done_every_second_reads_no_whole_table(
     portal = api.client.portal
     assert portal is not None
     asked.clear()
-    for task in (sweep_once, fit_priors):
+    for task in (sweep_once, fit_priors, partial(look, seen=0)):
         portal.call(task, api.app)
     found = scans(asked, database_url.removeprefix("sqlite:///"))
     assert not found, "\n".join(found)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from services.labels.diagnosis import Diagnosis
+from services.labels.diagnosis import Diagnosis, Flag
 
 
 class HabitsView(BaseModel):
@@ -18,9 +18,7 @@ class HabitsView(BaseModel):
     informativeness: float | None = Field(
         description="Youden's J by Dawid-Skene: 1 with the others always, 0 a coin; null alone"
     )
-    flags: list[Literal["too-fast", "always-the-same", "at-random", "far-more"]] = Field(
-        description="Reasons to look, never a sentence; none below 20 votes"
-    )
+    flags: list[Flag] = Field(description="Reasons to look, never a sentence; none below 20 votes")
 
 
 class DiagnosisView(BaseModel):

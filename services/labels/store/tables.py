@@ -86,6 +86,7 @@ class Annotator(Table):
     weight: Mapped[float] = mapped_column(default=1.0)  # the gold gate: 1 or 0
     gold_right: Mapped[int] = mapped_column(default=0)
     gold_answered: Mapped[int] = mapped_column(default=0)
+    told: Mapped[dict[str, Any] | None]  # habit to when admins were last told of it
     created_at: Mapped[datetime]
     revision: Mapped[int] = mapped_column(default=1)
     __table_args__ = (UniqueConstraint("key_id", "external_ref"),)
