@@ -11,6 +11,18 @@ State = Literal["alive", "dead", "unknown", "ended"]
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What a process computes on (`runtime.handles.GpuState`)."""
+
+    name: str
+    used_bytes: int
+    """By all its processes."""
+    total_bytes: int
+    utilisation: float | None
+    """0 to 1; None where nothing can tell."""
+
+
+@dataclass(frozen=True)
 class Worker:
     """One host of the run."""
 
@@ -25,8 +37,8 @@ class Worker:
     """Unix time since when it is so; None where the status does not tell."""
     heard_at: float | None = None
     """Unix time at which its process last answered; None where the status does not tell."""
-    gpus: list[Mapping[str, Any]] = field(default_factory=list)
-    """One a rank that computes on a GPU: `GpuState`."""
+    gpus: list[Gpu] = field(default_factory=list)
+    """One a rank that computes on one."""
 
 
 def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
@@ -40,7 +52,10 @@ def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
             said["restarts"],
             said.get("since"),
             said.get("heard_at"),
-            said.get("gpus", []),
+            [
+                Gpu(gpu["name"], gpu["used_bytes"], gpu["total_bytes"], gpu["utilisation"])
+                for gpu in said.get("gpus", [])
+            ],
         )
         for name, said in sorted(facts.get("workers", {}).items())
     ]

@@ -22,19 +22,27 @@ def limit_threads(threads: int) -> None:
 
 
 def gpu_in_use() -> GpuState | None:
-    """The GPU that this process computes on; None where it does not (yet).
-
-    Asking a process that has not touched one would make it hold memory there.
-    """
+    """The GPU that this process computes on; None where it does not (yet)."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    return None if torch is None else gpu_of(torch.cuda)
+
+
+def gpu_of(cuda: Any) -> GpuState | None:
+    """The same from `torch.cuda`. Asking for one that nothing has touched would take memory there.
+
+    Whatever the driver has against it, who only looks must not fail.
+    """
+    if not cuda.is_initialized():
         return None
-    free, total = torch.cuda.mem_get_info()
     try:
-        utilisation = torch.cuda.utilization() / 100
-    except (ImportError, RuntimeError):  # it takes the package nvidia-ml-py, and a driver's leave
+        free, total = cuda.mem_get_info()
+        name = cuda.get_device_name()
+    except Exception:
+        return None
+    try:
+        utilisation = cuda.utilization() / 100
+    except Exception:  # without nvidia-ml-py, without leave, or on a part of a card
         utilisation = None
-    name = torch.cuda.get_device_name()
     return GpuState(name=name, used_bytes=total - free, total_bytes=total, utilisation=utilisation)
 
 

@@ -40,7 +40,9 @@ def test_a_finished_run_says_what_it_came_to(client, get, finished):
     run = get().json()
     assert (run["state"], run["iteration"], run["iterations"]) == ("finished", 6, 6)
     assert run["summary"] == finished.summary()
-    assert all(worker["since"] for worker in get("/workers").json()["items"])
+    workers = get("/workers").json()["items"]
+    assert all(worker["since"] and worker["heard_at"] for worker in workers)
+    assert [worker["gpus"] for worker in workers] == [[]] * len(workers)
     assert [
         each["run_id"] for each in client.get(f"{API}/runs", headers=VIEWER).json()["items"]
     ] == [finished.id]

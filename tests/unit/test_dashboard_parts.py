@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +12,12 @@ from services.dashboard.data_tables import Table
 from services.dashboard.frame import Shell, Visit, ago
 from services.dashboard.numbers import newest_phases, phases, reward_band, size
 from services.dashboard.pages.gallery import read_query
+from services.dashboard.pages.workers import gpu, heard
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
 from services.runs_api.library import Library
 from services.runs_api.metric_table import Series, Stack
+from services.runs_api.workers import Gpu, Worker
 from services.web.auth import Credentials
 from tests.labels.people import SettableClock
 from tests.runs_api.people import Keys, NoLabels
@@ -185,6 +188,32 @@ def test_sizes_and_ages_are_readable():
         "2 h ago",
         "2 d ago",
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "text"),
+    [
+        ("alive", -3, "just now"),
+        ("alive", 9, "just now"),
+        ("alive", 64, "60 s ago"),
+        ("dead", 7300, "2 h ago"),
+        ("unknown", 300, "5 min ago"),
+        ("ended", 300, "-"),
+    ],
+)
+def test_who_has_not_answered_for_long_looks_so(state, seconds, text):
+    worker = Worker("judge-0", "judge", state, [7], 0, None, heard_at=1000.0)
+    assert heard(worker, 1000.0 + seconds) == text
+    assert heard(replace(worker, heard_at=None), 1000.0) == "-"
+
+
+def test_a_worker_without_a_gpu_has_a_gap_and_no_zero():
+    worker = Worker("judge-0", "judge", "alive", [7], 0, None)
+    assert gpu(worker) == "-"
+    cards = [Gpu("H100", 3 * 2**30, 80 * 2**30, 0.0), Gpu("H100", 2**30, 80 * 2**30, None)]
+    said = "3.0 GiB of 80.0 GiB, 0% busy; 1.0 GiB of 80.0 GiB"
+    assert gpu(replace(worker, gpus=cards)) == said
+    assert gpu(replace(worker, gpus=cards, state="unknown")) == "-"
 
 
 def test_an_address_that_makes_no_sense_is_no_filter():

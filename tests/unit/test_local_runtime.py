@@ -8,6 +8,7 @@ import traceback
 import pytest
 
 from services.runtime.handles import HostSpec, Recipe
+from services.runtime.hosting import gpu_of
 from services.runtime.local import LocalRuntime
 from services.runtime.pool import Pool
 from services.runtime.waiting import Patience
@@ -185,3 +186,30 @@ def test_a_pool_uses_every_worker_and_tells_them_all() -> None:
 
     names = ("left", "right")
     assert run(scenario, *map(spec, names)) == ({"left_0", "right_0"}, [5, 5])
+
+
+class Card:
+    """As much of torch.cuda as is asked for."""
+
+    def __init__(self, is_initialized=True, busy=None):
+        self.is_initialized = lambda: is_initialized
+        self.busy = busy
+
+    def mem_get_info(self):
+        assert self.is_initialized(), "it would take memory"
+        return 60, 80
+
+    def get_device_name(self):
+        return "card"
+
+    def utilization(self):
+        if self.busy is None:
+            raise ModuleNotFoundError("pynvml module not found")
+        return self.busy
+
+
+def test_a_gpu_that_nobody_computes_on_is_none_and_what_is_not_known_is_no_zero():
+    assert gpu_of(Card(is_initialized=False)) is None
+    told = {"name": "card", "used_bytes": 20, "total_bytes": 80}
+    assert gpu_of(Card()) == told | {"utilisation": None}
+    assert gpu_of(Card(busy=37)) == told | {"utilisation": 0.37}

@@ -16,6 +16,7 @@ CHARTS = {
     "Surrogate: distance and group sum": ("surrogate/distance", "surrogate/group_sum"),
     "Fake score": ("fake_score/matching", "fake_score/teacher_distance"),
     "Generator: surrogate's reward and KL": ("generator/reward", "generator/kl"),
+    "Learning rates": ("surrogate/lr", "fake_score/lr", "generator/lr"),
     "Gradient norms": ("surrogate/grad_norm", "fake_score/grad_norm", "generator/grad_norm"),
     "Steps lost to numbers that are not finite": (
         "surrogate/step_lost",

@@ -1,9 +1,11 @@
 """Workers: who is there, who has died, what is waited for, what the run said."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from services.dashboard.elements import chip, empty, table, tag
-from services.dashboard.frame import TONES, Visit
+from services.dashboard.frame import TONES, Visit, ago
+from services.dashboard.numbers import percent, size
 from services.dashboard.panels import Board, Stamp, clock
 from services.run_store.news import waits_of
 from services.runs_api.library import OpenRun
@@ -19,6 +21,8 @@ class Model:
     stamp: Stamp
     node: str
     workers: list[Worker]
+    heard: list[str]
+    """How long ago each of them last answered."""
     waiting: list[str]
     log: list[str]
 
@@ -27,9 +31,35 @@ def load(run: OpenRun) -> Model:
     """Everything as the last status has it."""
     facts = run.facts()
     stamp = Stamp(facts.get("updated_at"), facts.get("iteration"), facts.get("policy_version"))
+    workers, now = workers_of(facts), time.time()
     return Model(
-        stamp, str(facts.get("node", "-")), workers_of(facts), waits_of(facts), newest_log(run)
+        stamp,
+        str(facts.get("node", "-")),
+        workers,
+        [heard(worker, now) for worker in workers],
+        waits_of(facts),
+        newest_log(run),
     )
+
+
+def heard(worker: Worker, now: float) -> str:
+    """How long ago it answered, to 5 s; of a run that has ended nobody asks."""
+    if worker.heard_at is None or worker.state == "ended":
+        return "-"
+    seconds = now - worker.heard_at
+    return "just now" if seconds < 10 else ago(5 * int(seconds / 5))
+
+
+def gpu(worker: Worker) -> str:
+    """Memory and utilisation; a gap where there is none or nothing is known of it."""
+    if worker.state not in ("alive", "dead"):
+        return "-"
+    told = [
+        f"{size(each.used_bytes)} of {size(each.total_bytes)}"
+        + ("" if each.utilisation is None else f", {percent(each.utilisation)} busy")
+        for each in worker.gpus
+    ]
+    return "; ".join(told) or "-"
 
 
 def newest_log(run: OpenRun) -> list[str]:
@@ -49,11 +79,21 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     board = Board(lambda: load(run), lambda model: model.stamp)
 
     def panels() -> None:
-        board.panel("Workers", _workers, wide=True, of=lambda model: model.workers)
+        board.panel(
+            "Workers",
+            _workers,
+            wide=True,
+            of=lambda model: (_drawn(model.workers), model.heard),
+        )
         board.panel("Waits", _waits, of=lambda model: model.waiting)
         board.panel("Log, newest first", _log, wide=True, of=lambda model: model.log)
 
     await board.start(panels)
+
+
+def _drawn(workers: list[Worker]) -> list[Worker]:
+    """All that is shown of them besides how long ago they answered."""
+    return [replace(worker, heard_at=None) for worker in workers]
 
 
 def _workers(model: Model) -> None:
@@ -70,11 +110,13 @@ def _workers(model: Model) -> None:
             "-" if worker.since is None else clock(worker.since),
             ", ".join(map(str, worker.pids)),
             str(worker.restarts),
+            said,
+            gpu(worker),
         ]
-        for worker in model.workers
+        for worker, said in zip(model.workers, model.heard, strict=True)
     ]
     table(
-        ("worker", "role", "state", "since", "processes", "restarts"),
+        ("worker", "role", "state", "since", "processes", "restarts", "answered", "GPU"),
         rows,
         f"Workers on {model.node}",
     )

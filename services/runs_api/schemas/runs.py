@@ -88,6 +88,15 @@ class RunView(BaseModel):
         )
 
 
+class GpuView(BaseModel):
+    """What a worker's process computes on."""
+
+    name: str
+    used_bytes: int = Field(description="Memory that all its processes have")
+    total_bytes: int
+    utilisation: float | None = Field(description="0 to 1; null where nothing can tell")
+
+
 class WorkerView(BaseModel):
     """A worker of a run."""
 
@@ -99,12 +108,18 @@ class WorkerView(BaseModel):
     pids: list[int]
     restarts: int
     since: datetime | None = Field(description="When it was started or died, if the run tells")
+    heard_at: datetime | None = Field(description="When it last answered, also amid its work")
+    gpus: list[GpuView] = Field(description="One a process that computes on one")
 
     @classmethod
     def of(cls, worker: Worker) -> Self:
         """As it goes out."""
-        since = None if worker.since is None else moment(worker.since)
-        return cls.model_validate(vars(worker) | {"since": since})
+        times = {
+            "since": None if worker.since is None else moment(worker.since),
+            "heard_at": None if worker.heard_at is None else moment(worker.heard_at),
+        }
+        gpus = [vars(gpu) for gpu in worker.gpus]
+        return cls.model_validate(vars(worker) | times | {"gpus": gpus})
 
 
 class WorkerList(BaseModel):
