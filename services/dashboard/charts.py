@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.dashboard.data_tables import Table
+from services.dashboard.data_tables import Cell, Table
 from services.runs_api.metric_table import Series, Stack
+from tdm_core.clustered_share import Share
 
 # Told apart in both themes and by the colour-blind (Okabe and Ito's, darkened where too pale).
 COLOURS = (
@@ -98,6 +99,30 @@ def columns(
     return Chart(frame | {"series": series}, Table((what, *parts), rows))
 
 
+def shares(
+    what: str, places: Sequence[str], parts: Mapping[str, Sequence[Share | None]]
+) -> Chart | None:
+    """Shares at named places, each with its interval as a band; None without one."""
+    if not any(share for of_part in parts.values() for share in of_part):
+        return None
+    series: list[dict[str, Any]] = []
+    head = [what]
+    rows: list[list[Cell]] = [[place] for place in places]
+    for number, (name, of_part) in enumerate(parts.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        low = [share and share.low for share in of_part]
+        width = [share and share.high - share.low for share in of_part]
+        series += _ribbon(low, width, colour, f"band {number}")
+        series.append(_line(name, [share and share.value for share in of_part], colour))
+        head += [name, f"{name}, low", f"{name}, high"]
+        for row, share in zip(rows, of_part, strict=True):
+            row += [share.value, share.low, share.high] if share else [None] * 3
+    frame = _frame(list(parts), "category", 1.0)
+    frame["xAxis"]["data"] = list(places)
+    frame["yAxis"] |= {"min": 0}
+    return Chart(frame | {"series": series}, Table(tuple(head), rows))
+
+
 def _line(name: str, points: Sequence[Any], colour: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -129,6 +154,12 @@ def _band(mean: Series, spread: Series, colour: str, stack: str) -> list[dict[st
     pairs = list(zip(mean.values, spread.values, strict=True))
     low = [None if m is None or std is None else m - std for m, std in pairs]
     width = [None if m is None or std is None else 2 * std for m, std in pairs]
+    return _ribbon(with_gaps(mean, low), with_gaps(mean, width), colour, stack)
+
+
+def _ribbon(
+    low: Sequence[Any], width: Sequence[Any], colour: str, stack: str
+) -> list[dict[str, Any]]:
     quiet = {
         "type": "line",
         "stack": stack,
@@ -140,8 +171,8 @@ def _band(mean: Series, spread: Series, colour: str, stack: str) -> list[dict[st
     }
     filled = {"areaStyle": {"color": colour, "opacity": 0.14}}
     return [
-        {**quiet, "data": with_gaps(mean, low)},
-        {**quiet, **filled, "data": with_gaps(mean, width)},
+        {**quiet, "data": low},
+        {**quiet, **filled, "data": width},
     ]
 
 

@@ -1,5 +1,6 @@
 """The Labels page in a real browser: what viewers see, what only admins do, what is not there."""
 
+import json
 import re
 
 import pytest
@@ -71,3 +72,31 @@ def test_another_run_has_asked_nobody_and_new_labels_appear(open_page, stage, an
     assert serious(page) == []
     labelled.label_one(labels, folder.id)
     expect(panel(page, "Groups by state")).to_contain_text("1 (100%)")
+
+
+def test_the_rewards_page_compares_people_with_other_judges(open_page, another):
+    folder = another("toy-judged")
+    with folder.groups.open("a") as file:
+        for n in range(16):
+            liked = n % 4 != 0  # the surrogate is right in three groups of four
+            parts = [{"n": 1.0, "likes": float(each), "rho": 0.3} for each in (liked, not liked)]
+            about = {"time": 9.0 + n, "group_id": 900 + n, "policy_version": n}
+            values = [[0.5], [0.25]]
+            for more in (
+                {"event": "labelled", "reward": "human", "by": n // 8, "parts": parts},
+                {"event": "compared", "finals": {"upper_half": [0.0, 0.0]}},
+            ):
+                file.write(json.dumps(about | more | {"values": values}) + "\n")
+    page = shown(open_page(f"/runs/{folder.id}/rewards"), "Rewards")
+    judges = panel(page, "People and other judges")
+    expect(judges.locator("tr", has_text="the surrogate")).to_contain_text("75%")
+    expect(judges.locator("tr", has_text="upper_half")).to_contain_text("50%")
+    chart = panel(page, "Like rate by policy version").get_by_role("img").first
+    expect(chart).to_have_attribute("aria-label", re.compile("like rate 0.5"))
+    assert serious(page) == []
+
+
+def test_a_run_without_people_says_so_and_shows_no_number(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
+    expect(panel(page, "People and other judges")).to_contain_text("Nobody has labelled")
+    expect(panel(page, "Like rate by policy version")).to_contain_text("Nothing told yet")

@@ -17,6 +17,8 @@ from services.dashboard.numbers import (
     reward_names,
 )
 from services.dashboard.panels import Board, Stamp
+from services.dashboard.people import people_panels
+from services.runs_api.human_agreement import HumanAgreement
 from services.runs_api.library import Library, OpenRun
 
 BINS = 10
@@ -43,6 +45,7 @@ class Model:
     by_step: list[Curve]
     shape: list[Curve]
     spreads: list[Spread]
+    people: HumanAgreement
 
 
 def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Model:
@@ -58,6 +61,7 @@ def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Mod
             if name.startswith("reward/") and "/step_" in name
         ]
     with run.images() as index:
+        people = index.labelled.agreement()
         spreads = [Spread(name, *index.histogram(name, from_step, to_step, BINS)) for name in names]
     rewards, held_out = [], []
     for other in runs:
@@ -75,7 +79,7 @@ def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Mod
                 curve(table, f"evaluation/student/{name}", f"{label}{name}")
                 for name in evaluation_names(table)
             ]
-    return Model(stamp, rewards, held_out, by_step, shape, spreads)
+    return Model(stamp, rewards, held_out, by_step, shape, spreads, people)
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
@@ -107,6 +111,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             of=lambda model: model.spreads,
             numbers=_counts,
         )
+        people_panels(board, lambda model: model.people)
 
     await board.start(panels)
 
