@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reward_fakes
 import yaml
 from PIL import Image
 from typer.testing import CliRunner
@@ -26,6 +27,7 @@ ODD, HANGING = "python:reward_fakes:Odd", "python:reward_fakes:Hanging"
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    reward_fakes.release.clear()  # another file's tests may have set it
     (tmp_path / "images").mkdir()
     return tmp_path
 
