@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 
 _groups, _leases = (core(mapped) for mapped in (Group, Assignment))
-_GROUP_OF = select(_leases.c.group_id).where(
-    _leases.c.id == bindparam("id"), _leases.c.annotator_id == bindparam("me")
+_OWN = (
+    select(Assignment)
+    .join(_groups, _groups.c.id == Assignment.group_id)
+    .where(Assignment.id == bindparam("id"), Assignment.annotator_id == bindparam("me"))
+    .with_for_update(of=_groups)
+    .execution_options(populate_existing=True)
 )
-_LOCK = select(_groups.c.id).where(_groups.c.id == bindparam("id")).with_for_update()
 _LIVE_OF = (
     select(Assignment)
     .where(Assignment.annotator_id == bindparam("me"), Assignment.state == "live")
@@ -80,12 +83,11 @@ def claim(
 
 
 def own(session: Session, assignment_id: str, annotator_id: str | None) -> Assignment:
-    """404 where it is not theirs; else the lease, with the group's row locked before it is read."""
-    group_id = session.scalar(_GROUP_OF, {"id": assignment_id, "me": annotator_id})
-    if group_id is None:
+    """404 where it is not theirs; else the lease, with the group's row locked."""
+    lease = session.scalar(_OWN, {"id": assignment_id, "me": annotator_id})
+    if lease is None:
         raise Problem(404, "not-found", "Not found", f"you have no assignment {assignment_id}")
-    session.execute(_LOCK, {"id": group_id})
-    return session.get_one(Assignment, assignment_id, populate_existing=True)
+    return lease
 
 
 def heartbeat(
