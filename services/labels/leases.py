@@ -120,7 +120,10 @@ def submit(
         if verdict.image_id not in assignment.positions:
             detail = f"image {verdict.image_id} is not of assignment {assignment.id}"
             raise Problem(422, "image-unknown", "Unknown image", detail)
-    if assignment.state != "submitted" and not is_live(assignment, now):
+    sent = {verdict.image_id for verdict in verdicts}
+    is_over = assignment.state != "submitted" and not is_live(assignment, now)
+    # A part that is stored and comes again, since its answer was lost, takes no place.
+    if is_over and (final or not sent <= _answered(session, assignment)):
         _reenter(session, assignment, verdicts, now, settings)
     if final and assignment.state != "submitted":
         assignment.state, assignment.finished_at = "submitted", now
@@ -131,7 +134,7 @@ def submit(
         if result.problem is not None:
             raise result.problem
     if final:
-        _check_complete(session, assignment, {verdict.image_id for verdict in verdicts})
+        _check_complete(session, assignment, sent)
     else:
         assignment.num_unanswered -= sum(result.status == 201 for result in recorded)
         session.flush()
@@ -246,15 +249,20 @@ def _why(assignment: Assignment, token: str) -> str:
 def _check_complete(session: Session, assignment: Assignment, sent: set[str]) -> None:
     missing = set(assignment.positions) - sent
     if missing:
-        of_person = (
-            Label.group_id == assignment.group_id,
-            Label.annotator_id == assignment.annotator_id,
-        )
-        missing -= set(session.scalars(select(Label.image_id).where(*of_person)))
+        missing -= _answered(session, assignment)
     if missing:
         errors = [{"pointer": "#/labels", "detail": f"image {id} is missing"} for id in missing]
         detail = f"{len(missing)} images have no label; say `skip`, or send `final: false`"
         raise Problem(422, "labels-incomplete", "Labels are missing", detail, errors)
+
+
+def _answered(session: Session, assignment: Assignment) -> set[str]:
+    """Images of the group that the lease's holder has labelled."""
+    of_person = (
+        Label.group_id == assignment.group_id,
+        Label.annotator_id == assignment.annotator_id,
+    )
+    return set(session.scalars(select(Label.image_id).where(*of_person)))
 
 
 def _count_skip(session: Session, group_id: str, now: datetime, settings: "Settings") -> None:

@@ -225,6 +225,20 @@ def test_a_repeated_submit_is_the_same_and_another_value_is_refused(here: World)
         here.submit(lease, "llll")
 
 
+def test_a_part_that_is_stored_is_said_again_whoever_has_the_rest_by_now(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    first = here.submit(lease, "l---", final=False)
+    here.wait(120)
+    rival = claimed(here, "bob")
+    again = here.submit(lease, "l---", final=False)
+    assert [(r.status, r.label["id"]) for r in again] == [(200, first[0].label["id"])]
+    with pytest.raises(leases.LeaseLost):
+        here.submit(lease, "ll--", final=False)
+    here.submit(rival, "-ddd")
+    assert here.state("g").state == "ready"
+
+
 def test_what_somebody_began_is_finished_by_the_next_who_is_asked_the_rest_alone(
     here: World,
 ) -> None:
