@@ -210,7 +210,7 @@ class Controller:
         stages.iteration += 1
         await stages.note_counts()
         stages.note_costs()
-        await stages.note_history()
+        stages.note_history()
         stages.write_line()
         self.control.write_status()
         evaluation, checkpoint = self.config.evaluation, self.config.checkpoint
@@ -272,7 +272,7 @@ class Controller:
             self.stages.write_line()
         if not self.control.hurried:
             await self._evaluate("after")
-        await self.stages.note_history()
+        await self.stages.settle_history()
         await self._checkpoint()
         if self.evaluations and self.evaluations.scores:
             self.stages.write_line()

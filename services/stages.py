@@ -75,6 +75,8 @@ class Stages:
         self.num_images = 0
         self.tasks: asyncio.TaskGroup | None = None
         self._published: Reference | None = None
+        self._recording: list[asyncio.Task[Any]] = []
+        self._noting: asyncio.Task[Any] | None = None
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run beside the main loop; its fault ends the run, and the run waits for its end."""
@@ -102,6 +104,8 @@ class Stages:
         A call's groups share batches with one another only, so that what a batch holds, and with it
         every bit of the rewards, does not depend on which call was quicker.
         """
+        await asyncio.gather(*self._recording)  # images are written while the learners learn
+        self._recording = []
         requests = self.prompts.take(self.algorithm.num_groups)
         size = self.config.cluster.rollout_groups
         calls = [requests[start : start + size] for start in range(0, len(requests), size)]
@@ -111,7 +115,7 @@ class Stages:
         groups, _ = await self.generate(requests)
         judged = [self._judge_together(name, groups) for name in self.rewards]
         for group, *records in zip(groups, *await asyncio.gather(*judged), strict=True):
-            await self.record(group, records)
+            self._recording.append(self.spawn(self.record(group, records)))
 
     async def _judge_together(self, name: str, groups: Sequence[Generated]) -> list[Reference]:
         images = [group.images for group in groups]
@@ -181,7 +185,7 @@ class Stages:
         )
         self.see(await self.replay.attach_rewards.remote(records))
         await people.run("acknowledge", await receipts)
-        await self.note_history()
+        self.note_history()
         self.telemetry.add(f"seconds/reward/{name}", seconds)
         self._note_people(name, await numbers)
 
@@ -228,8 +232,19 @@ class Stages:
         if self.people:
             await self.replay.note_surrogate.remote(self.surrogate.implicit_rewards.remote())
 
-    async def note_history(self) -> None:
-        """Have it written what the buffer has seen of groups that are stored or labelled."""
+    def note_history(self) -> None:
+        """Have it written beside what the buffer has seen of groups that are stored or labelled.
+        What it sees until that is done is written the next time."""
+        if self._noting is None or self._noting.done():
+            self._noting = self.spawn(self._note_history())
+
+    async def settle_history(self) -> None:
+        """The same, and wait until everything is written."""
+        if self._noting is not None:
+            await self._noting
+        await self._note_history()
+
+    async def _note_history(self) -> None:
         if self.config.telemetry.images_every or self.people:
             await self.recorder.run("note", self.replay.drain_history.remote())
 
