@@ -90,6 +90,11 @@ def short(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
+def signed(value: float | None) -> str:
+    """A number of which the sign matters."""
+    return "-" if value is None else f"{value:+.3f}"
+
+
 def size(num_bytes: float) -> str:
     """Bytes, in a unit that fits."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -1,6 +1,6 @@
 """Pictures of a run, and what the judges said of them."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from services.dashboard.elements import tag
 from services.runs_api.group_index import Group, Image
@@ -13,23 +13,43 @@ def address(run: OpenRun, digest: str, size: str = "256") -> str:
 
 
 def on_disk(run: OpenRun, groups: Iterable[Group]) -> frozenset[str]:
-    """Digests of those of their images whose files are there."""
-    digests = {image.digest for group in groups for image in group.images}
+    """Digests of those of their pictures whose files are there."""
+    digests = {digest for group in groups for image in group.images for digest in image.path}
     return frozenset(digest for digest in digests if run.store.path(digest).exists())
 
 
 def thumbnail(
-    run: OpenRun, image: Image, prompt: str, there: Container[str], size: str = "256"
+    run: OpenRun, image: Image, prompt: str, there: Container[str], step: int | None = None
 ) -> None:
-    """The image, or a tombstone where its file is not `there`."""
-    if image.digest not in there:
-        tombstone(prompt, image.removed_by)
+    """The image, or what it was predicted to be after denoising step `step` (from 1)."""
+    alt = f"sample {image.sample} of: {prompt}"
+    if step is None:
+        picture(run, image.digest, alt, there, image.removed_by)
+    elif step < len(image.path):
+        alt = f"after step {step}, {alt}"
+        picture(run, image.path[step - 1], alt, there, image.removed_by)
+    else:
+        tombstone("not recorded", alt)
+
+
+def picture(
+    run: OpenRun,
+    digest: str,
+    alt: str,
+    there: Container[str],
+    rule: str | None = None,
+    size: str = "256",
+) -> None:
+    """An image, or a tombstone where its file is not `there`."""
+    if digest not in there:
+        text = "removed by retention" if rule else "image removed"
+        tombstone(text, alt, rule)
         return
     tag(
         "img",
         classes="picture",
-        src=address(run, image.digest, size),
-        alt=f"sample {image.sample} of: {prompt}",
+        src=address(run, digest, size),
+        alt=alt,
         loading="lazy",
         decoding="async",
         width="128",
@@ -37,11 +57,18 @@ def thumbnail(
     )
 
 
-def tombstone(prompt: str, rule: str | None) -> None:
-    """What stands for an image whose file is gone: by a rule of retention, or lost."""
-    text = "removed by retention" if rule else "image removed"
-    with tag("span", classes="tombstone", role="img", aria_label=f"{text}: {prompt}", title=rule):
+def tombstone(text: str, alt: str, title: str | None = None) -> None:
+    """What stands for a picture that is not there, and why."""
+    with tag("span", classes="tombstone", role="img", aria_label=f"{text}: {alt}", title=title):
         tag("span", text)
+
+
+def step_name(sigmas: Sequence[float], step: int, num_steps: int) -> str:
+    """A denoising step (from 1) with the noise before and after it."""
+    name = "final image" if step == num_steps else f"after step {step}"
+    if len(sigmas) <= step:
+        return name
+    return f"{name}, noise {sigmas[step - 1]:.2f} to {sigmas[step]:.2f}"
 
 
 def verdicts(image: Image) -> str:

@@ -58,6 +58,11 @@ class Image:
     rewards: Mapping[str, Mapping[str, Any]]
     """Reward name to `state`, `value` (null unless ready), `reason` and maybe `parts`."""
 
+    @property
+    def path(self) -> list[str]:
+        """Digests of what it was predicted to be after every step; the last is the image."""
+        return [*self.predictions, self.digest]
+
 
 @dataclass(frozen=True)
 class Score:

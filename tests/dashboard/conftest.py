@@ -14,7 +14,7 @@ from services.dashboard.sessions import COOKIE
 from services.run_store.run_folder import RunFolder
 from tests.dashboard.serving import Dashboard, make_keys, serving
 from tests.labels.browser import FLAGS, find_chromium
-from tests.train_cases import Running, toy_run
+from tests.train_cases import HELD_OUT, Running, toy_run
 
 PATIENCE_MS = 30_000
 """For a busy machine; nothing here is a measurement."""
@@ -36,7 +36,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Over one finished toy run; each role has signed in once."""
     folder = tmp_path_factory.mktemp("dashboard")
     # In a thread: Playwright occupies this one's event loop.
-    made = Running(toy_run(folder / "runs", telemetry={"images_every": 2}), "toy-finished")
+    made = Running(
+        toy_run(folder / "runs", telemetry={"images_every": 2}, **HELD_OUT), "toy-finished"
+    )
     made.join()
     finished = made.folder
     keys = make_keys(folder / "labels")

@@ -21,6 +21,8 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 PAGES = (
     "rewards",
     "gallery",
+    "gallery?view=prompts&sort=gained",
+    "gallery?view=pair&sort=gained",
     "groups/{group}",
     "training",
     "throughput",
@@ -30,6 +32,8 @@ PAGES = (
     "alerts",
     "settings",
 )
+NAMES = {PAGES[2]: "heldout", PAGES[3]: "pair"}
+"""Of those pages whose address does not say it."""
 MAX_HEIGHT = 1500
 
 
@@ -54,7 +58,7 @@ def main(runs: Path, run: str, out: Path, labels: Path | None = None, *pages: st
                 draw(dark, address, out / "dashboard_dark.png")
                 draw(phone, f"{address}/gallery", out / "dashboard_phone.png")
             for path in pages or PAGES:
-                name = path.partition("/")[0]
+                name = NAMES.get(path, path.partition("/")[0])
                 draw(context, f"{address}/{path.format(group=3)}", out / f"dashboard_{name}.png")
         browser.close()
 

@@ -11,9 +11,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from services.config import RetentionConfig
 from services.run_store import commands
 from services.run_store.images import ImageStore
 from services.run_store.promoted import promoted
+from services.run_store.retention import Retention
 from tests.labels.test_page import XSS
 from tests.train_cases import Running, metrics, toy_run
 
@@ -23,6 +25,8 @@ PAGES = {
     "": "Overview",
     "rewards": "Rewards",
     "gallery": "Gallery",
+    "gallery?view=prompts": "Gallery",
+    "gallery?view=pair": "Gallery",
     "labels": "Labels",
     "groups/0": "Group 0",
     "training": "Training",
@@ -60,7 +64,8 @@ def test_every_page_shows_a_finished_run_with_the_time_of_its_data(open_page, st
     stamps = page.locator(".stamp").all_inner_texts()
     assert stamps
     assert all(stamp.startswith("as of") for stamp in stamps)
-    if path not in ("settings", "labels"):
+    # Labels are of no iteration; an evaluation is of a policy version.
+    if path not in ("settings", "labels") and "view=" not in path:
         assert all("iteration" in stamp for stamp in stamps)
     assert serious(page) == []
 
@@ -360,6 +365,96 @@ def memory_of(process):
     """Bytes that it has in memory."""
     text = Path(f"/proc/{process.pid}/statm").read_text()
     return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_group_shows_every_step_what_became_of_it_and_what_was_learned(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/groups/8"), "Group 8")
+    images = page.locator("section[aria-label='Images after every step']")
+    first = images.locator("article").first
+    expect(first.locator("img")).to_have_count(4)
+    expect(first.locator("figcaption").first).to_contain_text("after step 1, noise 1.00 to")
+    expect(first.locator("figcaption").last).to_contain_text("final image")
+    expect(first).to_contain_text(re.compile(r"upper_half [01]\s*advantage [+-]\d\.\d{3}"))
+    address = first.locator("a").first.get_attribute("href")
+    assert page.context.request.get(stage.dashboard.url + address).ok
+    became = page.locator("section[aria-label='What became of it'] tbody tr")
+    expect(became).to_have_count(5)
+    for row, text in enumerate(
+        ["generated", "judged by upper_half", "drawn by the surrogate", "drawn by the generator"]
+    ):
+        expect(became.nth(row)).to_contain_text(text)
+    expect(became.last).to_contain_text("left the buffer")
+    learned = page.locator("section[aria-label='What the surrogate learned from it']")
+    expect(learned.locator("tbody tr")).to_have_count(16)
+    expect(learned).to_contain_text("Every step has the same")
+    expect(page.locator("section[aria-label='What people say']")).to_contain_text("not asked")
+
+
+def test_what_a_run_of_old_did_not_record_is_said(open_page, another):
+    folder = another("toy-old")
+    folder.groups.unlink()
+    (folder.path / "evaluations" / "index.jsonl").unlink()
+    store = ImageStore(folder.images)
+    lines = store.index()
+    store.index_path.unlink()
+    new = ("predictions", "sigmas")
+    store.append({k: v for k, v in line.items() if k not in new} for line in lines)
+    page = shown(open_page(f"/runs/{folder.id}/groups/8"), "Group 8")
+    titles = ["What became of it", "What the surrogate learned from it", "What people say"]
+    for title in titles:
+        expect(page.locator(f"section[aria-label='{title}']")).to_contain_text("Not recorded")
+    images = page.locator("section[aria-label='Images after every step']")
+    expect(images).to_contain_text("is not recorded")
+    expect(images.locator("article").first.locator("img")).to_have_count(1)
+    page.goto(f"{page.url.split('/groups/')[0]}/gallery?view=pair")
+    expect(page.locator(".content")).to_contain_text("No image of an evaluation is stored")
+
+
+def test_the_gallery_shows_a_chosen_step_and_keeps_it_with_the_filters(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/gallery?sort=oldest"), "Gallery")
+    image = page.locator("article.group img").first
+    final = image.get_attribute("src")
+    bar = page.get_by_role("navigation", name="Denoising step")
+    expect(bar.locator("a[aria-current]")).to_contain_text("final image")
+    bar.get_by_role("link", name="after step 1").click()
+    expect(image).to_have_attribute("alt", re.compile("^after step 1, sample"))
+    assert image.get_attribute("src") != final
+    query = parse_qs(urlsplit(page.url).query)
+    assert query == {"sort": ["oldest"], "step": ["1"]}
+    page.get_by_label("Prompt has").fill("label 0")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile(r"prompt=label\+0.*step=1"))
+    expect(bar.locator("a[aria-current]")).to_contain_text("after step 1")
+
+
+def test_held_out_prompts_are_followed_and_two_evaluations_compared(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/gallery"), "Gallery")
+    page.get_by_role("link", name="Held-out prompts over time").click()
+    row = page.locator("article.group").first
+    expect(row.locator("img")).to_have_count(7)  # before, five on the way, after
+    expect(row.locator("figcaption").first).to_contain_text("before (policy v0): ")
+    expect(page.locator("article.group")).to_have_count(4)
+    page.get_by_role("link", name="Two evaluations side by side").click()
+    page.get_by_label("Left").select_option("step_000002")
+    page.get_by_label("Sort").select_option("gained")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("before=step_000002"))
+    row = page.locator("article.group").first
+    expect(row.locator("figcaption").first).to_contain_text("step_000002 (policy v2): ")
+    expect(row.locator("figcaption").last).to_contain_text("checkpoint step_000006")
+    expect(page.locator(".panel .body > p").first).to_contain_text("From step_000002 to after: ")
+    changes = page.locator("article.group header span").all_inner_texts()
+    values = [float(text.removeprefix("change ")) for text in changes]
+    assert values == sorted(values, reverse=True)
+
+
+def test_what_retention_removed_says_so(open_page, another):
+    folder = another("toy-pruned")
+    Retention(folder, RetentionConfig(last_iterations=1)).apply()
+    page = shown(open_page(f"/runs/{folder.id}/gallery?sort=oldest"), "Gallery")
+    tombstone = page.locator(".tombstone").first
+    expect(tombstone).to_have_text("removed by retention")
+    expect(tombstone).to_have_attribute("title", "last_iterations=1")
 
 
 def test_ten_thousand_groups_are_shown_a_page_at_a_time(open_page, stage, another):

@@ -4,17 +4,22 @@ import asyncio
 import csv
 import io
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from services.dashboard.charts import Curve, lines, stacks
 from services.dashboard.data_tables import Table
 from services.dashboard.frame import Shell, Visit, ago
+from services.dashboard.histories import lesson_of, people_of, timeline
 from services.dashboard.numbers import newest_phases, phases, reward_band, size
 from services.dashboard.pages.gallery import read_query
+from services.dashboard.pages.held_out import in_order, rows_of, spread_out
 from services.dashboard.pages.workers import gpu, heard
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
+from services.run_store.forms import GroupEvent
+from services.runs_api.held_out import Evaluation, HeldOutImage
 from services.runs_api.library import Library
 from services.runs_api.metric_table import Series, Stack
 from services.runs_api.workers import Gpu, Worker
@@ -318,3 +323,91 @@ def test_a_table_as_a_file_is_exact_and_no_text_is_a_formula():
     table = Table(("=1+1", "b"), [["@x", 1 / 3], ["-2", -2.0], ["plain, too", None]])
     rows = list(csv.reader(io.StringIO(table.csv().decode())))
     assert rows == [["'=1+1", "b"], ["'@x", repr(1 / 3)], ["'-2", "-2.0"], ["plain, too", ""]]
+
+
+def happened(event, time, version=0, **more):
+    return GroupEvent(time=time, group_id=1, event=event, policy_version=version, **more)
+
+
+def test_a_timeline_says_when_by_which_version_and_how_far_behind():
+    said = timeline(
+        [
+            happened("generated", 100.0, 3, by=3),
+            happened("judged", 102.5, 4, reward="ocr", states={"ready": 3, "failed": 1}),
+            happened("surrogate", 104.0, 5, revision=2, weight=0.5),
+        ],
+        made_by=3,
+    )
+    assert [(each.after_s, each.policy_version, each.staleness) for each in said] == [
+        (0.0, 3, 0),
+        (2.5, 4, 1),
+        (4.0, 5, 2),
+    ]
+    assert [each.text for each in said] == ["generated", "judged by ocr", "drawn by the surrogate"]
+    assert [each.detail for each in said[1:]] == [
+        "1 failed, 3 ready",
+        "rewards' revision 2, weight 0.5",
+    ]
+
+
+def test_people_are_asked_then_heard_and_their_newest_word_counts():
+    asked = [happened("asked", 1.0, reward="human")]
+    assert people_of([]).state == "not asked"
+    assert people_of(asked).state == "asked"
+    parts = [{"n": 2.0, "rho": 1.5, "likes": 2.0}, {"n": 0.0, "rho": 0.0, "likes": 0.0}]
+    first = happened(
+        "labelled", 2.0, states={"ready": 2}, values=[[0.75], [0.5]], parts=parts, revision=1
+    )
+    heard = people_of([*asked, first, first.model_copy(update={"revision": 2, "version": "like"})])
+    assert (heard.state, heard.revision, heard.question) == ("labelled", 2, "like")
+    assert heard.by_image == [(2.0, 2.0, 1.5, 0.75), (0.0, 0.0, 0.0, 0.5)]
+    late = happened("labelled", 3.0, states={"expired": 2}, reason="no answer", values=[[None]] * 2)
+    assert (people_of([*asked, late]).state, people_of([late]).by_image) == ("expired", ())
+
+
+def test_what_the_surrogate_learned_is_its_newest_draw_and_equal_steps_are_one():
+    old = happened("surrogate", 1.0, advantages=[[9.0, 9.0]], rewards={"r": [[9.0, 9.0]]})
+    new = happened(
+        "surrogate",
+        2.0,
+        advantages=[[0.5, -0.5], [None, None]],
+        rewards={"r": [[1.0, 1.0], [None, None]]},
+    )
+    lesson = lesson_of([old, new, happened("compared", 3.0, values=[[-0.25], [0.5]])])
+    assert lesson is not None
+    assert lesson.own == [[-0.25], [0.5]]
+    assert lesson.num_draws == 2
+    assert lesson.advantages() == [[0.5, -0.5], [None, None]]
+    assert lesson.rewards() == {"r": [[1.0], [None]]}
+    assert lesson_of([happened("generator", 1.0)]) is None
+
+
+def test_every_event_has_words_of_its_own():
+    names = get_args(GroupEvent.model_fields["event"].annotation)
+    said = timeline([happened(name, 1.0, by=0, reward="r") for name in names], made_by=0)
+    assert len({station.text for station in said}) == len(names)
+
+
+def evaluation(number, *values, version=0):
+    images = [
+        HeldOutImage(i, f"p{i}", f"prompt {i}", "a" * 64, {"r": {"value": value}})
+        for i, value in enumerate(values)
+    ]
+    return Evaluation(f"e{number}", float(number), version, tuple(images))
+
+
+def test_of_many_evaluations_some_are_shown_the_first_and_the_last_among_them():
+    many = [evaluation(number) for number in range(100)]
+    assert [each.label for each in spread_out(many, 5)] == ["e0", "e25", "e50", "e74", "e99"]
+    assert spread_out(many[:5], 5) == many[:5]
+
+
+def test_prompts_are_in_the_order_of_their_change_and_those_without_come_last():
+    rows = rows_of([evaluation(0, 0.0, 1.0, None, 1.0), evaluation(1, 1.0, 0.0, 1.0, 1.0)], "r")
+    assert [row.change for row in rows] == [1.0, -1.0, None, 0.0]
+    assert [row.prompt[-1] for row in in_order(rows, "gained")] == ["0", "3", "1", "2"]
+    assert [row.prompt[-1] for row in in_order(rows, "lost")] == ["1", "3", "0", "2"]
+    assert in_order(rows, "") == rows
+    fewer = rows_of([evaluation(0, 0.0), evaluation(1, 0.5, 1.0), evaluation(2, 1.0, 1.0)], "r", 1)
+    assert [row.change for row in fewer] == [0.5, 0.0]
+    assert fewer[1].images[0] is None

@@ -8,9 +8,17 @@ from urllib.parse import urlencode
 from services.dashboard.elements import choice, empty, entry, form, link, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import newest
+from services.dashboard.pages import held_out
 from services.dashboard.pages.rewards import number
 from services.dashboard.panels import Board, Stamp
-from services.dashboard.pictures import by_reward, on_disk, scores, thumbnail, verdicts
+from services.dashboard.pictures import (
+    by_reward,
+    on_disk,
+    scores,
+    step_name,
+    thumbnail,
+    verdicts,
+)
 from services.runs_api.group_index import Group, GroupQuery, Place
 from services.runs_api.library import OpenRun
 from services.runs_api.routes.groups import read_cursor
@@ -21,6 +29,11 @@ ROWS = 12
 SORTS = {"newest": "newest", "oldest": "oldest", "best": "best reward", "worst": "worst reward"}
 VERDICTS = ("ready", "pending", "failed", "expired")
 STATES = {"": "any", **{state: state for state in VERDICTS}}
+VIEWS = {
+    "": "Rollouts",
+    "prompts": "Held-out prompts over time",
+    "pair": "Two evaluations side by side",
+}
 CONTRASTS = {"": "any", "yes": "with", "no": "without"}
 
 
@@ -83,7 +96,17 @@ def decimal(query: dict[str, str], name: str) -> float | None:
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
-    """Its panels."""
+    """Its panels, of rollouts or of held-out prompts."""
+    view = visit.query.get("view", "")
+    with tag("nav", classes="tabs", aria_label="Views of the gallery"):
+        for name, title in VIEWS.items():
+            chosen = "page" if name == (view if view in VIEWS else "") else None
+            link(title, f"?view={name}" if name else "?", aria_current=chosen)
+    await held_out.DRAWS.get(view, draw_rollouts)(visit, run)
+
+
+async def draw_rollouts(visit: Visit, run: OpenRun) -> None:
+    """Groups, filtered and sorted, after one denoising step."""
     rewards, steps = await asyncio.to_thread(load_choices, run)
     query = read_query(visit.query, rewards)
     try:
@@ -97,7 +120,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             "Groups",
             lambda model: _rows(run, visit, query, model),
             wide=True,
-            of=lambda model: (model.groups, model.num_groups, model.there),
+            of=lambda m: (m.groups, m.num_groups, m.there),
         )
     )
 
@@ -116,12 +139,15 @@ def _filters(
         entry("prompt", "Prompt has", query.prompt)
         choice("state", "Verdict", STATES, query.state)
         choice("contrast", "Contrast", CONTRASTS, given.get("contrast"))
+        if given.get("step"):
+            tag("input", name="step", type="hidden", value=given["step"])
         tag("button", "Show", type="submit")
 
 
 def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
     if not model.groups:
         empty("No group is so; loosen the filters." if _is_filtered(query) else "No image yet.")
+    step = _step_bar(visit, model)
     for group in model.groups:
         with tag("article", classes="group"):
             with tag("header"):
@@ -131,7 +157,7 @@ def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
             with tag("div", classes="strip"):
                 for image in by_reward(group, query.reward):
                     with tag("figure"):
-                        thumbnail(run, image, group.prompt, model.there)
+                        thumbnail(run, image, group.prompt, model.there, step)
                         tag("figcaption", verdicts(image))
     with tag("nav", classes="pager", aria_label="Pages of the gallery"):
         given = {k: v for k, v in visit.query.items() if k != "after"}
@@ -140,6 +166,22 @@ def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
         if model.place is not None:
             link("Next page", f"?{urlencode(given | {'after': pack(model.place)})}")
         tag("span", f"{model.num_groups} groups are stored", "quiet")
+
+
+def _step_bar(visit: Visit, model: Model) -> int | None:
+    """Links that show every image after one denoising step; the one chosen, None for the last."""
+    longest = max(model.groups, key=lambda group: group.num_steps, default=None)
+    if longest is None or longest.num_steps == 1:
+        return None
+    last, asked = longest.num_steps, number(visit.query, "step")
+    chosen = asked if asked is not None and 1 <= asked < last else last
+    given = {key: value for key, value in visit.query.items() if key != "step"}
+    with tag("nav", classes="tabs", aria_label="Denoising step"):
+        for step in range(1, last + 1):
+            query = urlencode(given if step == last else given | {"step": str(step)})
+            name = step_name(longest.sigmas, step, last)
+            link(name, f"?{query}", aria_current="true" if step == chosen else None)
+    return chosen if chosen < last else None
 
 
 def _is_filtered(query: GroupQuery) -> bool:
