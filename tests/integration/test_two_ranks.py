@@ -80,6 +80,9 @@ def _check_disagreement(rank: int, world_size: int, rendezvous: str) -> None:
         ranks.check_agreement("unequal", [torch.full((3,), float(rank))])
     with pytest.raises(ValueError, match="already rank"):
         join(rank, world_size + 1, rendezvous, torch.device("cpu"))
+    # A rank whose last act finds the other gone is aborted by its threads.
+    torch.distributed.barrier()
+    ranks.leave()
 
 
 def _of_role(role: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

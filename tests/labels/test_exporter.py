@@ -25,7 +25,8 @@ class Late:
     another process makes the export too."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self.read, self._database, self._folder = database.read, database, folder
+        self.read, self.look = database.read, database.look
+        self._database, self._folder = database, folder
 
     async def write(self, operation: Any) -> Any:
         self._database.write_now(lambda session: label(session, "late"))
