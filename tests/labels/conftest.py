@@ -12,6 +12,7 @@ from services.labels.app import create_app
 from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.web.keys import ROLES
+from tests.labels.labelling_cases import World, world
 from tests.labels.people import BASE_URL, SettableClock, make_key
 from tests.labels.postgresql import create_database, empty_database, find_binaries, run_server
 from tests.labels.webhook_receiver import Receiver
@@ -71,6 +72,24 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database.open(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("sqlite", marks=pytest.mark.unit),
+        pytest.param("postgresql", marks=pytest.mark.integration),
+    ]
+)
+def world_url(request: pytest.FixtureRequest) -> str | None:
+    """Where worlds are: in memory, or in a PostgreSQL database that they leave as it was."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgresql_tables")
+
+
+@pytest.fixture
+def here(world_url: str | None) -> Iterator[World]:
+    """A world; the test runs on each kind of database."""
+    with world(url=world_url) as made:
+        yield made
 
 
 @pytest.fixture

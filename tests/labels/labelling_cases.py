@@ -1,4 +1,4 @@
-"""A label database in memory, with a question, people, images and groups as tests want them."""
+"""A label database with a question, people, images and groups as tests want them."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from services.labels import groups, leases
 from services.labels.labelling import Recorded, Verdict, record
@@ -26,6 +26,7 @@ from services.labels.store.tables import (
     RewardMessage,
     Table,
 )
+from tests.labels.postgresql import NUMBERS_BEGIN_AGAIN
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PLAIN = Settings(data_dir=Path("unused"), gold_rate=0, overlap_rate=0)
@@ -121,8 +122,14 @@ def verdicts_of(person: Person, images: Sequence[str], values: str) -> list[Verd
 
 
 @contextmanager
-def world(settings: Settings = PLAIN) -> Iterator[World]:
-    """A fresh one."""
+def world(settings: Settings = PLAIN, url: str | None = None) -> Iterator[World]:
+    """A fresh one: in memory, or within a transaction that leaves the database as it was."""
+    if url is not None:
+        engine = create_engine(url, poolclass=NullPool, isolation_level="SERIALIZABLE")
+        with engine.connect() as connection, Session(connection) as session:
+            connection.exec_driver_sql(NUMBERS_BEGIN_AGAIN)
+            yield World(session, settings)
+        return
     engine = create_engine("sqlite://", poolclass=StaticPool)
     Table.metadata.create_all(engine)
     with Session(engine) as session:

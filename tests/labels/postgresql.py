@@ -73,17 +73,24 @@ def drop_database(server: str, name: str) -> None:
     _execute(server, f"drop database {name} with (force)")
 
 
+_TABLES = Table.metadata.sorted_tables
+NUMBERS_BEGIN_AGAIN = "; ".join(
+    f"alter sequence {table.name}_seq_seq restart"
+    for table in _TABLES
+    if "seq" in table.primary_key.columns
+)
+"""A transaction that is rolled back leaves them as they were."""
+
+
 def empty_database(url: str) -> None:
     """Take away every row, and whoever the test has left connected; numbers begin again."""
-    tables = Table.metadata.sorted_tables
-    numbered = [table.name for table in tables if "seq" in table.primary_key.columns]
     _execute(
         url,
         "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid()",
         "set session_replication_role = replica",  # references need no order
-        *(f"delete from {table.name}" for table in tables),
-        *(f"alter sequence {name}_seq_seq restart" for name in numbered),
+        *(f"delete from {table.name}" for table in _TABLES),
+        NUMBERS_BEGIN_AGAIN,
     )
 
 

@@ -1,7 +1,5 @@
 """A label settles its group: posterior, state, reward message, in one transaction."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from services.labels import amending
@@ -9,17 +7,9 @@ from services.labels.aggregation import order_weight, refresh, refresh_later
 from services.labels.store.tables import Annotator, Run
 from services.labels.sweep import sweep
 from services.web.auth import Principal
-from tests.labels.labelling_cases import START, World, world
-
-pytestmark = pytest.mark.unit
+from tests.labels.labelling_cases import START, World
 
 ADMIN = Principal("key", "k", "admin")
-
-
-@pytest.fixture
-def here() -> Iterator[World]:
-    with world() as made:
-        yield made
 
 
 def amend(here: World, label_id: str, principal: Principal = ADMIN, **changes: object) -> None:
@@ -190,6 +180,7 @@ def test_refreshing_twice_changes_nothing(here: World) -> None:
     assert len(here.messages("g")) == 1
 
 
+@pytest.mark.unit
 def test_contrast_and_freshness_decide_what_is_labelled_first() -> None:
     even, sure = [0.5] * 4, [0.95] * 4
     assert order_weight(even, 0) > order_weight(sure, 0)

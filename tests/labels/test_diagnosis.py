@@ -1,22 +1,12 @@
 """Who agrees with whom, and whom an admin should look at."""
 
 import random
-from collections.abc import Iterator
 
-import pytest
 from sqlalchemy import update
 
 from services.labels.diagnosis import FEWEST, Diagnosis, Habits, diagnose
 from services.labels.store.tables import Label
-from tests.labels.labelling_cases import World, world
-
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def here() -> Iterator[World]:
-    with world() as made:
-        yield made
+from tests.labels.labelling_cases import World
 
 
 def crowd(here: World) -> None:

@@ -1,7 +1,7 @@
 """Admins are told of habits that are worth a look: once, and nobody else is."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,15 +13,7 @@ from sqlalchemy import select
 from services.labels.habit_watch import AGAIN, flagged_by_question, look, tell
 from services.labels.store.database import Database
 from services.labels.store.tables import Annotator, Event
-from tests.labels.labelling_cases import World, world
-
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def here() -> Iterator[World]:
-    with world() as made:
-        yield made
+from tests.labels.labelling_cases import World
 
 
 def honest(here: World, people: Sequence[str], start: int, num_groups: int) -> None:
@@ -103,6 +95,7 @@ def test_a_habit_is_told_once_a_day_and_of_the_excluded_nothing(here: World) -> 
     assert [each["annotator_id"] for each in told(here)] == ["fan", "foe", "fan"]
 
 
+@pytest.mark.integration
 def test_the_service_looks_when_there_are_labels(
     client: TestClient, app: FastAPI, database: Database
 ) -> None:

@@ -4,11 +4,19 @@ accepted is lost, and every group comes to an end."""
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import select
 
 from services.labels import leases
@@ -17,8 +25,6 @@ from services.labels.store.tables import Assignment, Group, GroupImage, Label
 from services.labels.sweep import sweep
 from services.web.problems import Problem
 from tests.labels.labelling_cases import PLAIN, START, World, world
-
-pytestmark = pytest.mark.unit
 
 PEOPLE = st.sampled_from(["ann", "bob", "cem"])
 SOURCES = ("web", "api")
@@ -30,9 +36,11 @@ SOME = st.text(alphabet="ldus-", min_size=SIZE, max_size=SIZE)
 class Leases(RuleBasedStateMachine):
     """People who claim, stall, vanish, come back and send again, by clocks that jump."""
 
+    url: ClassVar[str | None] = None
+
     def __init__(self) -> None:
         super().__init__()
-        self._opened = world(PLAIN.model_copy(update={"max_staleness": 4}))
+        self._opened = world(PLAIN.model_copy(update={"max_staleness": 4}), self.url)
         self.here: World = self._opened.__enter__()
         self.leases: list[Assignment] = []
         self.accepted: dict[tuple[str, str], str] = {}
@@ -227,11 +235,19 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     return found
 
 
-TestLeases = Leases.TestCase
-TestLeases.settings = settings(
-    max_examples=25,
-    stateful_step_count=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+def test_every_image_is_asked_of_as_many_as_wanted_whatever_people_and_clocks_do(
+    world_url: str | None,
+) -> None:
+    class Here(Leases):
+        url = world_url
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=25 if world_url is None else 5,  # a statement is a turn of another process
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )

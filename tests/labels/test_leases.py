@@ -12,15 +12,7 @@ from services.labels.labelling import Verdict
 from services.labels.store.tables import Annotator, Assignment
 from services.labels.sweep import sweep
 from services.web.problems import Problem
-from tests.labels.labelling_cases import World, world
-
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def here() -> Iterator[World]:
-    with world() as made:
-        yield made
+from tests.labels.labelling_cases import World
 
 
 @contextmanager

@@ -1,21 +1,12 @@
 """What a run's labels say before a group has any."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from services.labels import prior_fit
 from services.labels.store.tables import Annotator, Run
-from tests.labels.labelling_cases import World, world
-
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def here() -> Iterator[World]:
-    with world() as made:
-        yield made
+from tests.labels.labelling_cases import World
 
 
 def run_of(here: World) -> Run:

@@ -1,6 +1,5 @@
 """What the dashboard is told of labelling: counts by hand, and names for admins alone."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -10,22 +9,15 @@ from services.labels import gold, statistics
 from services.labels.gold import GoldAnswer
 from services.labels.statistics import Minute
 from services.labels.store.tables import Annotator, RewardMessage
-from tests.labels.labelling_cases import START, World, world
+from tests.labels.labelling_cases import START, World
 from tests.labels.people import bearer
 from tests.labels.rows import add_message
-
-
-@pytest.fixture
-def here() -> Iterator[World]:
-    with world() as made:
-        yield made
 
 
 def look(here: World, run_id: str | None = None, with_names: bool = False) -> statistics.Statistics:
     return statistics.statistics(here.session, here.now, run_id, with_names)
 
 
-@pytest.mark.unit
 def test_the_queue_is_counted_by_state_with_what_it_lacks(here: World) -> None:
     here.label("ann", here.group("done"), "lldd")
     here.label("ann", here.group("begun", overlap=2), "ll--")
@@ -44,7 +36,6 @@ def test_the_queue_is_counted_by_state_with_what_it_lacks(here: World) -> None:
     assert look(here, "nobody's").queue.groups["open"] == 0
 
 
-@pytest.mark.unit
 def test_labels_are_counted_by_whole_minutes_and_none_is_a_zero(here: World) -> None:
     here.label("ann", here.group("g"), "ll--")
     here.wait(120)
@@ -59,7 +50,6 @@ def test_labels_are_counted_by_whole_minutes_and_none_is_a_zero(here: World) -> 
     assert sum(minute.num_labels for minute in minutes) == 6
 
 
-@pytest.mark.unit
 def test_minutes_that_were_not_counted_whole_are_left_out(here: World) -> None:
     for n in range(4):
         here.label("ann", here.group(f"g{n}"), "llll")
@@ -68,7 +58,6 @@ def test_minutes_that_were_not_counted_whole_are_left_out(here: World) -> None:
     assert [minute.num_labels for minute in found.minutes] == [4, 4]
 
 
-@pytest.mark.unit
 def test_the_like_rate_of_a_question_is_of_votes_that_count(here: World) -> None:
     here.label("ann", here.group("g"), "llld")
     here.label("ann", here.group("h"), "ldus")
@@ -83,7 +72,6 @@ def test_the_like_rate_of_a_question_is_of_votes_that_count(here: World) -> None
     assert look(here, "nobody's").questions == []
 
 
-@pytest.mark.unit
 def test_gold_and_who_is_suspended_or_shut_out(here: World) -> None:
     images = here.group("gold")
     answers = [GoldAnswer(n, "like") for n in range(4)]
@@ -101,7 +89,6 @@ def test_gold_and_who_is_suspended_or_shut_out(here: World) -> None:
     assert look(here).num_active == 2
 
 
-@pytest.mark.unit
 def test_nothing_at_all_is_no_error_and_no_rate(here: World) -> None:
     found = look(here)
     assert (found.num_labels, found.newest_at, found.alpha) == (0, None, None)
@@ -109,7 +96,6 @@ def test_nothing_at_all_is_no_error_and_no_rate(here: World) -> None:
     assert [question.like_rate for question in found.questions] == [None]
 
 
-@pytest.mark.unit
 def test_who_labels_and_holds_what_is_for_admins(here: World) -> None:
     here.label("ann", here.group("g"), "lldd")
     here.group("h")
