@@ -1,9 +1,12 @@
 """Whatever people and clocks do: no image is asked of more people than were wanted, nothing
 accepted is lost, and every group comes to an end."""
 
+import hashlib
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -18,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy import select
+from ulid import ULID
 
 from services.labels import leases
 from services.labels.gold import GoldAnswer, mark
@@ -37,14 +41,16 @@ class Leases(RuleBasedStateMachine):
     """People who claim, stall, vanish, come back and send again, by clocks that jump."""
 
     url: ClassVar[str | None] = None
+    count: ClassVar[Callable[[], None]]
 
     def __init__(self) -> None:
         super().__init__()
+        type(self).count()
         self._opened = world(PLAIN.model_copy(update={"max_staleness": 4}), self.url)
         self.here: World = self._opened.__enter__()
         self.leases: list[Assignment] = []
         self.accepted: dict[tuple[str, str], str] = {}
-        self.num_groups, self.has_gold = 0, False
+        self.num_groups = 0
 
     def teardown(self) -> None:
         """With people enough, every group ends."""
@@ -77,8 +83,7 @@ class Leases(RuleBasedStateMachine):
         id = f"group {self.num_groups}"
         at = None if deadline is None else START + timedelta(seconds=deadline)
         self.here.group(id, SIZE, overlap=overlap, policy_version=policy, deadline_at=at)
-        if gold and not self.has_gold:  # of several, chance chooses by ids that no run has twice
-            self.has_gold = True
+        if gold:
             answers = [GoldAnswer(0, "like")]
             mark(self.here.session, id, answers, self.here.now, self.here.settings)
 
@@ -235,11 +240,33 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
     return found
 
 
+@pytest.fixture
+def count_ids(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Begins ids anew: what chance decides, it decides by them, and Hypothesis repeats examples."""
+    numbers = itertools.count()
+
+    def of_now(now: datetime) -> ULID:
+        stamp = int(now.timestamp() * 1000).to_bytes(6, "big")
+        return ULID.from_bytes(stamp + next(numbers).to_bytes(10, "big"))
+
+    def of_nothing(size: int) -> bytes:
+        return hashlib.blake2b(str(next(numbers)).encode(), digest_size=size).digest()
+
+    def anew() -> None:
+        nonlocal numbers
+        numbers = itertools.count()
+
+    monkeypatch.setattr(ULID, "from_datetime", of_now)
+    monkeypatch.setattr("services.web.ids.secrets", SimpleNamespace(token_bytes=of_nothing))
+    return anew
+
+
 def test_every_image_is_asked_of_as_many_as_wanted_whatever_people_and_clocks_do(
-    world_url: str | None,
+    world_url: str | None, count_ids: Callable[[], None]
 ) -> None:
     class Here(Leases):
         url = world_url
+        count = staticmethod(count_ids)
 
     run_state_machine_as_test(
         Here,
