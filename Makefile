@@ -13,7 +13,7 @@ RUN := PYTHONPATH=. $(VENV)/bin/python
 SHARED := --numprocesses $(TEST_JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test-unit test test-long fmt lint types contracts golden openapi bench check clean
+.PHONY: help install demo test-unit test test-postgresql test-long fmt lint types contracts golden openapi bench check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test-unit: install  ## pure code, under a minute
 
 test: install  ## and Ray clusters, DeepSpeed engines, processes: under 12 minutes
 	$(RUN) -m pytest -m "not long" $(SHARED)
+
+test-postgresql: install  ## the label service's slow tests on PostgreSQL, on which `test` runs the others
+	TDMR1_TEST_DATABASE=postgresql $(RUN) -m pytest -m "not long" $(SHARED) tests/labels
 
 test-long: install  ## proofs that take minutes to hours; results belong in docs/results.md
 	$(RUN) -m pytest -m long --timeout 14400 -rA

@@ -1,5 +1,6 @@
 """What the label service's tests share: a fresh database of each kind."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,13 @@ def postgresql_url(postgresql_tables: str) -> Iterator[str]:
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with empty tables; the test runs on each kind."""
     return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def one_database_url(request: pytest.FixtureRequest) -> str:
+    """The same of one kind, for what is slow and hardly asks the database: SQLite, and PostgreSQL
+    in `make test-postgresql`."""
+    return request.getfixturevalue(f"{os.environ.get('TDMR1_TEST_DATABASE', 'sqlite')}_url")
 
 
 @pytest.fixture

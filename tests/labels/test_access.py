@@ -14,9 +14,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def database_url(sqlite_url) -> str:
+def database_url(one_database_url) -> str:
     """Who may call what does not depend on the database."""
-    return sqlite_url
+    return one_database_url
 
 
 def test_the_table_names_every_operation_and_no_other():

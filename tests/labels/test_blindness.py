@@ -23,9 +23,9 @@ SENT = {
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(one_database_url: str) -> str:
     """What is told is the same on every database."""
-    return sqlite_url
+    return one_database_url
 
 
 def told(api: Api, app: FastAPI, gold: bool) -> list[Any]:  # noqa: F811

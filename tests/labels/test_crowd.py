@@ -86,8 +86,8 @@ def test_a_crowd_of_nobody_is_refused():
 
 
 @pytest.fixture
-def database_url(sqlite_url):
-    return sqlite_url
+def database_url(one_database_url):
+    return one_database_url
 
 
 @pytest.fixture

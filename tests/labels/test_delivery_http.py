@@ -24,9 +24,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def database_url(sqlite_url):
+def database_url(one_database_url):
     """What is below HTTP is tried on both databases elsewhere."""
-    return sqlite_url
+    return one_database_url
 
 
 @pytest.fixture

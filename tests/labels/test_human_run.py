@@ -93,9 +93,9 @@ def agreement_of(running: Running) -> HumanAgreement:
 
 
 def test_a_run_of_people_alone_learns_from_half_labelled_groups(
-    tmp_path: Path, sqlite_url: str
+    tmp_path: Path, one_database_url: str
 ) -> None:
-    with label_office(tmp_path / "labels", sqlite_url) as office:
+    with label_office(tmp_path / "labels", one_database_url) as office:
         office.hire(CrowdConfig(num_people=4, judged=0.5), upper_half)
         running = Running(human_run(tmp_path, office.url))
         running.until(lambda status: status.get("surrogate_version", 0) >= 3)
@@ -118,9 +118,9 @@ def test_a_run_of_people_alone_learns_from_half_labelled_groups(
 
 
 def test_labels_are_folded_in_where_automatic_rewards_are_trained_on_first(
-    tmp_path: Path, sqlite_url: str
+    tmp_path: Path, one_database_url: str
 ) -> None:
-    with label_office(tmp_path / "labels", sqlite_url) as office:
+    with label_office(tmp_path / "labels", one_database_url) as office:
         running = Running(human_run(tmp_path, office.url, automatic=True))
         running.until(lambda status: status.get("surrogate_version", 0) >= 3)
         office.hire(CrowdConfig(num_people=3), upper_half)
@@ -153,9 +153,9 @@ def _check_histories(running: Running) -> None:
 
 
 def test_a_run_goes_on_when_all_people_have_left_and_then_the_service(
-    tmp_path: Path, sqlite_url: str
+    tmp_path: Path, one_database_url: str
 ) -> None:
-    with label_office(tmp_path / "labels", sqlite_url) as office:
+    with label_office(tmp_path / "labels", one_database_url) as office:
         running = Running(human_run(tmp_path, office.url, deadline_s=1))
         running.until(lambda _: heard(running, "expired") >= 4)
         office.close()
@@ -169,9 +169,9 @@ def test_a_run_goes_on_when_all_people_have_left_and_then_the_service(
 
 
 def test_no_label_is_lost_or_doubled_when_the_worker_that_passes_them_on_is_killed(
-    tmp_path: Path, sqlite_url: str
+    tmp_path: Path, one_database_url: str
 ) -> None:
-    with label_office(tmp_path / "labels", sqlite_url) as office, ray_of_its_own():
+    with label_office(tmp_path / "labels", one_database_url) as office, ray_of_its_own():
         office.hire(CrowdConfig(num_people=3), upper_half)
         running = Running(human_run(tmp_path, office.url, runtime="ray", visibility_s=2))
         running.until(lambda _: heard(running, "ready") >= 4)

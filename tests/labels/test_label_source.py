@@ -20,9 +20,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def database_url(sqlite_url) -> str:
+def database_url(one_database_url) -> str:
     """Where the numbers lie changes nothing of how they come here."""
-    return sqlite_url
+    return one_database_url
 
 
 def service(url: str, key: str) -> LabelService:

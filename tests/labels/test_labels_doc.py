@@ -17,8 +17,8 @@ DOC = Path(__file__).parents[2] / "docs" / "labels.md"
 
 
 @pytest.fixture
-def database_url(sqlite_url):
-    return sqlite_url
+def database_url(one_database_url):
+    return one_database_url
 
 
 @pytest.fixture

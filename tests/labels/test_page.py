@@ -67,11 +67,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, sqlite_url: str) -> Settings:
+def settings(tmp_path: Path, one_database_url: str) -> Settings:
     """Nothing left to chance, and no rate that a script's fingers would exceed."""
     return Settings(
         data_dir=tmp_path / "data",
-        database_url=sqlite_url,
+        database_url=one_database_url,
         gold_rate=0,
         overlap_rate=0,
         rates=NO_RATES,

@@ -20,9 +20,9 @@ FIELDS = {"type", "title", "status", "detail", "instance", "code", "request_id",
 
 
 @pytest.fixture
-def database_url(sqlite_url) -> str:
+def database_url(one_database_url) -> str:
     """What is tested here never reaches the database."""
-    return sqlite_url
+    return one_database_url
 
 
 @pytest.fixture

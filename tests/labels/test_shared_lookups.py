@@ -38,8 +38,8 @@ class SlowDatabase:
 
 
 @pytest.fixture
-def key(sqlite_url: str, clock: SettableClock) -> Iterator[tuple[Database, str]]:
-    database = Database.open(sqlite_url)
+def key(one_database_url: str, clock: SettableClock) -> Iterator[tuple[Database, str]]:
+    database = Database.open(one_database_url)
     yield database, make_key(database, "viewer", clock())
     database.close()
 
