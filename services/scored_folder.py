@@ -17,7 +17,7 @@ from services.csv_cells import csv_line
 from services.evaluation.grid import CELL, draw_sheet
 from services.evaluation.scores import score_table
 from services.image_folder import UNREADABLE, FolderImage, grouped
-from services.reward.contract import is_groupwise
+from services.reward.contract import is_groupwise, together
 from services.reward.load import load_reward
 from services.reward.worker import RewardWorker, check_requirements
 from services.run_store.files import write_whole
@@ -73,7 +73,7 @@ def score_folder(
     same_size = _by_size(units)
     worker = RewardWorker(reward)
     for some in same_size:
-        for batch in _batches(some, reward.batch_size):
+        for batch in together(some, reward.batch_size):
             yield _score(worker, batch, reward.name)
 
 
@@ -154,18 +154,6 @@ def _size(path: Path) -> str:
     except UNREADABLE:
         return ""  # its row will say so
     return f"{width}x{height}"
-
-
-def _batches(units: Sequence[list[FolderImage]], size: int) -> Iterator[list[list[FolderImage]]]:
-    """Units together up to `size` images, a larger one alone."""
-    batch: list[list[FolderImage]] = []
-    for unit in units:
-        if batch and sum(map(len, batch)) + len(unit) > size:
-            yield batch
-            batch = []
-        batch.append(unit)
-    if batch:
-        yield batch
 
 
 def _score(

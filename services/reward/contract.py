@@ -5,10 +5,10 @@ A reward is a plain class: `version`, `requires` and `evaluate(batch)`. It answe
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tdm_core.types import ImageGroup, Prompt, RewardRecord
 
+T = TypeVar("T")
 FIELDS = ("prompt", "image", "metadata", "group")
 MAX_REASON = 500
 MAX_VERSION = 100
@@ -125,6 +126,18 @@ def units_of(group: ImageGroup) -> list[list[RewardInput]]:
         ]
         for slot in range(images.shape[1])
     ]
+
+
+def together(units: Iterable[list[T]], size: int) -> Iterator[list[list[T]]]:
+    """Units in batches of up to `size` images; a larger one comes alone, since none is cut."""
+    batch: list[list[T]] = []
+    for unit in units:
+        if batch and sum(map(len, batch)) + len(unit) > size:
+            yield batch
+            batch = []
+        batch.append(unit)
+    if batch:
+        yield batch
 
 
 def record_of(

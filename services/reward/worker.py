@@ -27,6 +27,7 @@ from services.reward.contract import (
     Verdict,
     is_groupwise,
     record_of,
+    together,
     units_of,
 )
 from services.reward.load import load_prepared, load_reward
@@ -121,18 +122,10 @@ class RewardWorker:
     def _batches(self, units: list[Unit]) -> Iterator[list[Unit]]:
         """Units cut or gathered to `batch_size` images; a groupwise reward's unit stays whole."""
         size = self._settings.batch_size
-        if not self.groupwise:
-            images = [image for unit in units for image in unit]
-            yield from ([images[start : start + size]] for start in range(0, len(images), size))
-            return
-        batch: list[Unit] = []
-        for unit in units:
-            if batch and sum(map(len, batch)) + len(unit) > size:
-                yield batch
-                batch = []
-            batch.append(unit)
-        if batch:
-            yield batch
+        if self.groupwise:
+            return together(units, size)
+        images = [image for unit in units for image in unit]
+        return ([images[start : start + size]] for start in range(0, len(images), size))
 
     def _judge(self, batch: list[Unit]) -> list[RewardRecord]:
         images = [image for unit in batch for image in unit]

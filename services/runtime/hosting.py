@@ -37,7 +37,7 @@ def gpu_of(cuda: Any) -> GpuState | None:
     try:
         free, total = cuda.mem_get_info()
         name = cuda.get_device_name()
-    except Exception:
+    except RuntimeError:  # a card that has failed; its worker's next call says how
         return None
     try:
         utilisation = cuda.utilization() / 100

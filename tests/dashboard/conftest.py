@@ -8,16 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from services.dashboard.sessions import COOKIE
 from services.run_store.run_folder import RunFolder
 from tests.dashboard.serving import Dashboard, make_keys, serving
-from tests.labels.browser import FLAGS, find_chromium
+from tests.labels.browser import chromium, visits
 from tests.train_cases import HELD_OUT, Running, toy_run
 
-PATIENCE_MS = 30_000
-"""For a busy machine; nothing here is a measurement."""
+VIEWPORT = {"width": 1280, "height": 800}
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,8 @@ def sign_in(dashboard: Dashboard, secret: str) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all; it ends with the module, since Playwright occupies the event loop."""
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE_MS)
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 Open = Callable[..., Page]
@@ -74,28 +66,14 @@ Open = Callable[..., Page]
 @pytest.fixture
 def open_page(browser: Browser, stage: Stage) -> Iterator[Open]:
     """Opens a page as somebody, and knows of every error and dialog that it comes to."""
-    contexts: list[BrowserContext] = []
-    errors: list[str] = []
+    url = stage.dashboard.url
+    with visits(browser) as visit:
 
-    def open_(path: str, who: str | None = "viewer", script: str = "", **options: Any) -> Page:
-        context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        url = stage.dashboard.url
-        if who is not None:
-            context.add_cookies([{"name": COOKIE, "value": stage.cookies[who], "url": url}])
-        if script:
-            context.add_init_script(script)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: errors.append(f"dialog {dialog.message}"))
-        page.goto(url + path)
-        return page
+        def open_(path: str, who: str | None = "viewer", **options: Any) -> Page:
+            cookie = who and {"name": COOKIE, "value": stage.cookies[who], "url": url}
+            return visit(url + path, cookie, **({"viewport": VIEWPORT} | options))
 
-    yield open_
-    for context in contexts:
-        context.close()
-    assert errors == []
+        yield open_
 
 
 @pytest.fixture

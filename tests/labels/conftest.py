@@ -13,11 +13,14 @@ from services.labels.app import create_app
 from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.web.keys import ROLES
+from tests.labels.caller import Api
 from tests.labels.labelling_cases import World, world
 from tests.labels.people import BASE_URL, SettableClock, make_key
 from tests.labels.postgresql import create_database, empty_database, find_binaries, run_server
 from tests.labels.webhook_receiver import Receiver
 from tests.serving import served
+
+ONE_KIND = os.environ.get("TDMR1_TEST_DATABASE", "sqlite")
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +74,22 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def one_database_url(request: pytest.FixtureRequest) -> str:
     """The same of one kind, for what is slow and hardly asks the database: SQLite, and PostgreSQL
     in `make test-postgresql`."""
-    return request.getfixturevalue(f"{os.environ.get('TDMR1_TEST_DATABASE', 'sqlite')}_url")
+    return request.getfixturevalue(f"{ONE_KIND}_url")
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The same for a module's tests together."""
+    if ONE_KIND == "postgresql":
+        url = request.getfixturevalue("postgresql_tables")
+        yield url
+        empty_database(url)
+    else:
+        path = tmp_path_factory.mktemp("shared") / "labels.db"
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
 
 
 @pytest.fixture
@@ -108,9 +126,10 @@ def clock() -> SettableClock:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
-    """What the app is made with, without limits, since the clock stands still; a test that needs
-    others overrides this fixture."""
-    return Settings(data_dir=tmp_path / "data", database_url=database_url, rates=NO_RATES)
+    """What the app is made with: no limits, since the clock stands still, and nothing left to
+    chance; a test that needs others overrides this fixture."""
+    data_dir = tmp_path / "data"
+    return Settings(data_dir=data_dir, database_url=database_url, gold_rate=0, rates=NO_RATES)
 
 
 @pytest.fixture
@@ -145,3 +164,15 @@ def receiver() -> Iterator[Receiver]:
     server = Receiver()
     yield server
     server.close()
+
+
+@pytest.fixture
+def api(
+    client: TestClient,
+    keys: dict[str, str],
+    database: Database,
+    clock: SettableClock,
+    app: FastAPI,
+) -> Api:
+    """The service with a question, and people and apps who call it."""
+    return Api(client, keys, database, clock, app)

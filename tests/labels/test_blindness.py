@@ -7,8 +7,8 @@ import pytest
 from fastapi import FastAPI
 from ulid import ULID
 
+from tests.labels.caller import Api, problem
 from tests.labels.people import make_key
-from tests.labels.test_labelling_api import Api, api, problem, settings  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +28,7 @@ def database_url(one_database_url: str) -> str:
     return one_database_url
 
 
-def told(api: Api, app: FastAPI, gold: bool) -> list[Any]:  # noqa: F811
+def told(api: Api, app: FastAPI, gold: bool) -> list[Any]:
     """All that Bob is told from claiming a group to taking a label back."""
     app.state.settings = app.state.settings.model_copy(update={"gold_rate": int(gold)})
     claimed = api.claim("bob")
@@ -61,7 +61,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def test_gold_is_told_from_an_ordinary_group_by_no_field(api: Api, app: FastAPI) -> None:  # noqa: F811
+def test_gold_is_told_from_an_ordinary_group_by_no_field(api: Api, app: FastAPI) -> None:
     put_at = api.clock()
     api.group("test", **SENT["test"])
     gold = {"answers": [{"index": 0, "answer": "like"}, {"index": 1, "answer": "dislike"}]}
@@ -80,7 +80,7 @@ def test_gold_is_told_from_an_ordinary_group_by_no_field(api: Api, app: FastAPI)
     assert not [name for name in names if name.startswith(made_at)]
 
 
-def test_nobody_asks_of_which_run_or_group_their_labels_are(api: Api) -> None:  # noqa: F811
+def test_nobody_asks_of_which_run_or_group_their_labels_are(api: Api) -> None:
     api.group("g")
     api.submit(api.claim("bob").json(), "bob", "like", "like")
     for asked in ("run_id=run", "group_id=g"):
@@ -88,14 +88,14 @@ def test_nobody_asks_of_which_run_or_group_their_labels_are(api: Api) -> None:  
         assert len(api("admin", "GET", f"/labels?{asked}").json()["items"]) == 2
 
 
-def test_who_pushes_labels_of_their_own_is_as_blind(api: Api) -> None:  # noqa: F811
+def test_who_pushes_labels_of_their_own_is_as_blind(api: Api) -> None:
     images = api.group("g")["images"]
     api.keys["pusher"] = make_key(api.database, "annotator", api.clock(), "labels:push")
     pushed = api("pusher", "POST", "/labels", {"image_id": images[0]["image_id"], "value": "like"})
     assert [pushed.json()[name] for name in HIDDEN] == [None] * 3
 
 
-def test_only_admins_see_what_a_label_was_called_by_its_sender(api: Api) -> None:  # noqa: F811
+def test_only_admins_see_what_a_label_was_called_by_its_sender(api: Api) -> None:
     images = api.group("g")["images"]
     said = {"image_id": images[0]["image_id"], "value": "like", "client_ref": "mail-of-ann"}
     api("app", "POST", "/labels", said | {"annotator_ref": "ann", "note": "hm"})

@@ -1,8 +1,12 @@
 """Runs with people: a real service, real requests, simulated people, the toy world."""
 
+import json
+import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +15,11 @@ import numpy as np
 import pytest
 import ray
 from numpy.typing import NDArray
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from services.config import RunConfig
 from services.labels.crowd import CrowdConfig
-from services.labels.store.tables import Group, RewardMessage
+from services.labels.store.tables import Group, Label, RewardMessage
 from services.run_store import commands
 from services.run_store.forms import is_group_event
 from services.run_store.images import ImageStore
@@ -209,3 +213,48 @@ def ray_of_its_own() -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def test_a_run_that_is_killed_takes_no_label_along_and_the_next_gets_none_of_its(
+    tmp_path: Path, one_database_url: str
+) -> None:
+    with label_office(tmp_path / "labels", one_database_url) as office:
+        office.hire(CrowdConfig(num_people=3), upper_half)
+        tree = human_run(tmp_path, office.url).model_dump(mode="json", exclude_unset=True)
+        config = tmp_path / "killed.yaml"
+        config.write_text(json.dumps(tree))
+        command = [sys.executable, "-m", "services.cli", "train", str(config), "run.name=killed"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            killed = by_run(office, "killed")
+            wait_until(lambda: next(killed)["acked"] >= 4)
+            process.kill()
+        wait_until(lambda: next(killed)["pending"] >= 1)  # people go on
+        heard = next(killed)["acked"]
+        running = Running(human_run(tmp_path, office.url), "next")
+        running.until(lambda status: status.get("surrogate_version", 0) >= 2)
+        lines = stop(running)
+        office.send_home()
+        left = next(killed)
+        promised = sum(report.values.total() for report in office.reports)
+        stored = office.database.read_now(
+            lambda session: session.scalar(select(func.count()).select_from(Label))
+        )
+    assert stored == promised
+    # What the dead run had not heard waits: nobody else takes it, and it is not given up.
+    assert (left["acked"], left["dead"]) == (heard, 0)
+    assert total(lines, "reward/human/foreign") == 0
+    assert lines[-1]["replay/late_records"] == 0
+
+
+def by_run(office: LabelOffice, name: str) -> Iterator[Counter[str]]:
+    """States of the reward messages of runs of this name, now and each time asked."""
+    query = select(RewardMessage.state).where(RewardMessage.run_id.startswith(name))
+    while True:
+        yield Counter(office.database.read_now(lambda session: session.scalars(query).all()))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

@@ -5,30 +5,21 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    Page,
-    Request,
-    Route,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from services.labels.images import Picture
 from services.labels.settings import NO_RATES, Settings
 from services.labels.store.database import Database
 from services.web.clock import Clock, utc_now
-from tests.labels.browser import FLAGS, find_chromium
+from tests.labels.browser import PATIENCE_MS, chromium, visits
 from tests.labels.page_stage import Stage, draw_pictures
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_MS = 15_000
-"""For a busy machine; nothing here is a measurement."""
 XSS = (
     "<script>window.pwned=1</script>",
     "<img src=x onerror='window.pwned=1'>",
@@ -42,15 +33,8 @@ XSS = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all; it ends with the module, since Playwright occupies the event loop."""
-    path = find_chromium()
-    if path is None:
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        expect.set_options(timeout=PATIENCE_MS)
-        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -98,26 +82,14 @@ Open = Callable[..., Page]
 @pytest.fixture
 def open_page(browser: Browser, live_server: str, stage: Stage) -> Iterator[Open]:
     """Opens the page as Ann, and knows of every error it logs."""
-    contexts: list[BrowserContext] = []
-    errors: list[str] = []
+    with visits(browser) as visit:
 
-    def open_(path: str = "/label", signed_in: bool = True, **options) -> Page:
-        context = browser.new_context(**({"viewport": {"width": 900, "height": 640}} | options))
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        if signed_in:
+        def open_(path: str = "/label", signed_in: bool = True, **options: Any) -> Page:
             cookie = {"name": "tdmr1_session", "value": stage.sign_in(), "url": live_server}
-            context.add_cookies([cookie])
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: errors.append(f"dialog {dialog.message}"))
-        page.goto(live_server + path)
-        return page
+            options = {"viewport": {"width": 900, "height": 640}} | options
+            return visit(live_server + path, cookie if signed_in else None, **options)
 
-    yield open_
-    for context in contexts:
-        context.close()
-    assert errors == []
+        yield open_
 
 
 def submissions(page: Page) -> list[tuple[str, str]]:

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.labels.access import UNKNOWN_ID, all_calls
+from tests.labels.caller import Api
 from tests.labels.people import bearer, log_in
-from tests.labels.test_labelling_api import Api, api, settings  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ TRAVERSALS = [
 ]
 
 
-def test_strangers_to_an_object_are_told_that_there_is_none(api: Api) -> None:  # noqa: F811
+def test_strangers_to_an_object_are_told_that_there_is_none(api: Api) -> None:
     """The matrix: every operation on somebody's object, by everybody else who may call it."""
     api.group("g")
     api.group("h")
@@ -58,7 +58,7 @@ def test_strangers_to_an_object_are_told_that_there_is_none(api: Api) -> None:  
         assert api("bob", method, path, body, If_Match="*").status_code < 300, (method, path)
 
 
-def test_a_session_sees_no_more_than_a_key(api: Api) -> None:  # noqa: F811
+def test_a_session_sees_no_more_than_a_key(api: Api) -> None:
     api.group("g")
     lease = api.claim("bob").json()
     label = api.submit(lease, "bob", "like", "like").json()["labels"][0]
@@ -80,7 +80,7 @@ def test_no_path_of_a_callers_making_reaches_a_file(client, keys):
             assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_nothing_is_written_where_a_caller_says(client, keys, settings):  # noqa: F811
+def test_nothing_is_written_where_a_caller_says(client, keys, settings):
     folder = settings.data_dir.parent
     before = set(folder.rglob("*"))
     headers = bearer(keys["service"]) | {"Content-Type": "image/png"}

@@ -8,16 +8,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event
 
 from services.labels.habit_watch import look
 from services.labels.settings import NO_RATES, Settings
-from services.labels.store.database import Database
 from services.labels.sweeping import fit_priors, sweep_once
-from tests.labels.people import SettableClock
-from tests.labels.test_labelling_api import Api
+from tests.labels.caller import Api
 
 pytestmark = pytest.mark.integration
 
@@ -38,17 +34,6 @@ def settings(tmp_path: Any, database_url: str) -> Settings:
     return Settings(
         data_dir=tmp_path / "data", database_url=database_url, gold_rate=0.5, rates=NO_RATES
     )
-
-
-@pytest.fixture
-def api(
-    client: TestClient,
-    keys: dict[str, str],
-    database: Database,
-    clock: SettableClock,
-    app: FastAPI,
-) -> Api:
-    return Api(client, keys, database, clock, app)
 
 
 @pytest.fixture

@@ -4,14 +4,10 @@ import hashlib
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 from services.labels.retention import delete_files, expire_images, find, withdraw
 from services.labels.settings import NO_RATES, Settings
-from services.labels.store.database import Database
-from tests.labels.people import SettableClock
-from tests.labels.test_labelling_api import Api, group_body, png, problem
+from tests.labels.caller import Api, group_body, png, problem
 
 pytestmark = pytest.mark.integration
 
@@ -28,17 +24,6 @@ def settings(tmp_path: Any, database_url: str) -> Settings:
         image_days=30,
         max_images_bytes_per_key=20_000,
     )
-
-
-@pytest.fixture
-def api(
-    client: TestClient,
-    keys: dict[str, str],
-    database: Database,
-    clock: SettableClock,
-    app: FastAPI,
-) -> Api:
-    return Api(client, keys, database, clock, app)
 
 
 def get(api: Api, sha256: str, who: str = "viewer") -> Any:

@@ -17,9 +17,9 @@ GROWTH_MIB = 16
 """What the server may grow by once everybody is at work: caches of fixed size fill up."""
 
 
-def run(folder: Path, seconds: float, median_s: float) -> tuple[Soak, int, int]:
+def run(folder: Path, database_url: str, seconds: float, median_s: float) -> tuple[Soak, int, int]:
     """What people did; labels and submitted assignments in the database after it."""
-    with LabelServer(folder) as server:
+    with LabelServer(folder, database_url) as server:
         done = soak(server, PEOPLE, seconds, median_s)
     database = Database.open(server.database_url)
     try:
@@ -41,12 +41,13 @@ def run(folder: Path, seconds: float, median_s: float) -> tuple[Soak, int, int]:
 )
 def test_a_hundred_people_lose_nothing_and_memory_stays_what_it_is(
     tmp_path: Path,
+    one_database_url: str,
     record_property: Callable[[str, object], None],
     seconds: float,
     median_s: float,
     settled_s: float,
 ) -> None:
-    done, labels, submitted = run(tmp_path, seconds, median_s)
+    done, labels, submitted = run(tmp_path, one_database_url, seconds, median_s)
     record_property("soak", json.dumps(done.facts()))
     assert labels == done.shift.num_labels > 0
     assert submitted == len(done.shift.submits_s)
