@@ -13,7 +13,7 @@ RUN := PYTHONPATH=. $(VENV)/bin/python
 SHARED := --numprocesses $(TEST_JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test-unit test test-postgresql test-long fmt lint types contracts golden openapi bench check clean
+.PHONY: help install demo test-unit test test-postgresql test-long fmt lint types contracts golden openapi bench sbom check clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,11 @@ bench: install  ## seconds per iteration by phase, and what Ray adds
 	$(RUN) benchmarks/iteration.py configs/demo.yaml
 
 check: lint types contracts test  ## what CI runs
+
+sbom: install  ## build/sbom.json: what is installed, as CycloneDX
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/pip install -q "cyclonedx-bom==7.5.0"
+	build/sbom/bin/cyclonedx-py environment --output-file build/sbom.json $(VENV)/bin/python
 
 clean:  ## the environment and caches; run folders stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
