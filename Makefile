@@ -10,7 +10,8 @@ EXTRAS ?= dev,ocr
 TEST_JOBS ?= 2
 STAMP := $(VENV)/.installed
 RUN := PYTHONPATH=. $(VENV)/bin/python
-SHARED := --numprocesses $(TEST_JOBS) --dist loadfile
+# A crash of one ends all: pytest-xdist 3.8 would hang where it starts another (pytest-xdist #1323).
+SHARED := --numprocesses $(TEST_JOBS) --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test-unit test test-postgresql test-long fmt lint types contracts golden openapi bench sbom check clean

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import ray
 
+from services.runtime.cluster import leave
+
 
 @contextmanager
 def one_ray(num_cpus: int) -> Iterator[None]:
@@ -20,5 +22,7 @@ def one_ray(num_cpus: int) -> Iterator[None]:
             object_store_memory=100_000_000,
             _temp_dir=folder,
         )
-        yield
-        ray.shutdown()
+        try:
+            yield
+        finally:
+            leave()

@@ -5,6 +5,7 @@ object than asked for: a small receipt, so that the driver can wait for latents 
 """
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -366,7 +367,23 @@ class ClusterRuntime:
         for host in (*self._hosts.values(), *self._hired.values()):
             host.kill()
         if self._owns_ray:
-            await asyncio.to_thread(ray.shutdown)
+            leave()  # here, not in a thread: tasks of this loop hold references too
+
+
+def leave() -> None:
+    """End or leave Ray while nobody frees a reference.
+
+    Whoever frees one after Ray's core has ended and before Python knows of it ends the process, by
+    `_Exit(1)` and without a word. Any thread can: it need only be the one that collects garbage.
+    """
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
 
 
 async def _nothing(worker: str) -> None:

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from services.runtime.waiting import Patience
 from tests.one_ray import one_ray
 
 pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -224,3 +229,9 @@ def test_more_cpus_than_the_cluster_has_are_shared_instead_of_waited_for() -> No
         return [await handle.load.remote(1) for handle in handles.values()]
 
     assert run(scenario, *(host(f"w{index}", num_cpus=3) for index in range(3))) == [1, 1, 1]
+
+
+def test_garbage_that_knows_of_ray_does_not_end_the_process_with_it() -> None:
+    command = [sys.executable, "-m", "tests.integration.leaving_ray"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0

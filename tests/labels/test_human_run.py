@@ -3,17 +3,14 @@
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
@@ -28,6 +25,7 @@ from services.runs_api.group_index import GroupIndex, GroupQuery
 from services.runs_api.human_agreement import HumanAgreement
 from services.runs_api.library import Library
 from tests.labels.people_at_work import KEY_ENV, LabelOffice, label_office
+from tests.one_ray import one_ray
 from tests.train_cases import Running, metrics, reward, toy_run
 
 pytestmark = pytest.mark.integration
@@ -175,7 +173,7 @@ def test_a_run_goes_on_when_all_people_have_left_and_then_the_service(
 def test_no_label_is_lost_or_doubled_when_the_worker_that_passes_them_on_is_killed(
     tmp_path: Path, one_database_url: str
 ) -> None:
-    with label_office(tmp_path / "labels", one_database_url) as office, ray_of_its_own():
+    with label_office(tmp_path / "labels", one_database_url) as office, one_ray(num_cpus=8):
         office.hire(CrowdConfig(num_people=3), upper_half)
         running = Running(human_run(tmp_path, office.url, runtime="ray", visibility_s=2))
         running.until(lambda _: heard(running, "ready") >= 4)
@@ -194,25 +192,6 @@ def test_no_label_is_lost_or_doubled_when_the_worker_that_passes_them_on_is_kill
     # A group has one revision here, so what was drawn is at most what was said.
     trained = running.summary["surrogate_version"] * 2
     assert trained <= messages.total()
-
-
-@contextmanager
-def ray_of_its_own() -> Iterator[None]:
-    """A cluster whose workers have the key."""
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        ray.init(
-            address="local",
-            num_cpus=8,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-            object_store_memory=100_000_000,
-            _temp_dir=folder,
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
 
 def test_a_run_that_is_killed_takes_no_label_along_and_the_next_gets_none_of_its(
