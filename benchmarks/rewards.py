@@ -49,8 +49,8 @@ from services.runtime.waiting import Patience
 from services.train import train
 from tdm_core.types import ImageGroup, Prompt
 
-LATENCIES = (0, 1, 4)
-"""Of the reward, in rollout calls."""
+LATENCIES = (1, 4)
+"""Of the reward, in rollout calls; beside 0."""
 MODES = {"sync": list(ON_POLICY), "async": []}
 SECONDS = ("iteration", "wait", "reward")
 """`seconds/...` of the metrics, summed an iteration; none where it did not happen."""
@@ -154,7 +154,12 @@ def _told() -> Any:
 
 
 def run(
-    config: str, iterations: int, rounds: int, call_s: float | None, overrides: list[str]
+    config: str,
+    iterations: int,
+    rounds: int,
+    latencies: Sequence[int],
+    call_s: float | None,
+    overrides: list[str],
 ) -> None:
     """Seconds an iteration, sync and async, by the reward's latency; what async hides of it."""
     if call_s is None:
@@ -164,14 +169,14 @@ def run(
     print("mode", "latency", *SECONDS, *SEEN, "updates", sep="\t")
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     for _ in range(rounds):
-        for latency in LATENCIES:
+        for latency in (0, *latencies):
             for mode, more in MODES.items():
                 lines = _train(config, iterations, latency * call_s, [*overrides, *more])
                 row = _row(lines)
                 found.setdefault((mode, latency), []).append(row)
                 cells = (f"{value:.3f}" for value in row.values())
                 print(mode, latency, *cells, sep="\t", flush=True)
-    _print_hidden(found)
+    _print_hidden(found, latencies)
 
 
 def _train(config: str, iterations: int, latency_s: float, overrides: list[str]) -> list[dict]:
@@ -214,9 +219,11 @@ def _row(lines: list[dict]) -> dict[str, float]:
     return row | {"updates": grown / (len(lines) - 1)}
 
 
-def _print_hidden(found: dict[tuple[str, int], list[dict[str, float]]]) -> None:
+def _print_hidden(
+    found: dict[tuple[str, int], list[dict[str, float]]], latencies: Sequence[int]
+) -> None:
     print("latency", "hidden", "round by round", "waited", "round by round", sep="\t")
-    for latency in LATENCIES[1:]:
+    for latency in latencies:
 
         def added(mode: str, name: str, latency: int = latency) -> list[float]:
             each = zip(found[mode, latency], found[mode, 0], strict=True)
@@ -240,6 +247,7 @@ def main() -> None:
     parser.add_argument("config", nargs="?", default="configs/demo.yaml")
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latencies", type=int, nargs="+", default=LATENCIES)
     parser.add_argument("--call-s", type=float, help="latency 1, instead of a rollout call's time")
     parser.add_argument("--seconds", type=float, default=20, help="of every row of `pool`")
     arguments, overrides = parser.parse_known_args()
@@ -248,7 +256,8 @@ def main() -> None:
     elif arguments.what == "pool":
         pool(arguments.seconds)
     else:
-        run(arguments.config, arguments.iterations, arguments.rounds, arguments.call_s, overrides)
+        given = (arguments.config, arguments.iterations, arguments.rounds, arguments.latencies)
+        run(*given, arguments.call_s, overrides)
 
 
 if __name__ == "__main__":
