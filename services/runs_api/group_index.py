@@ -210,11 +210,6 @@ class GroupIndex:
         found = self._database.execute("SELECT DISTINCT reward FROM scores ORDER BY reward")
         return [name for (name,) in found]
 
-    def steps(self) -> list[int]:
-        """Iterations whose images are stored."""
-        found = self._database.execute("SELECT DISTINCT step FROM groups ORDER BY step")
-        return [step for (step,) in found]
-
     def has_image(self, digest: str) -> bool:
         """Whether the run ever stored that image."""
         query = "SELECT 1 FROM files WHERE digest = ?"

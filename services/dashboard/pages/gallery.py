@@ -43,8 +43,6 @@ class Model:
 
     stamp: Stamp
     num_groups: int
-    rewards: list[str]
-    steps: list[int]
     groups: list[Group]
     place: Place | None
     there: frozenset[str]
@@ -56,14 +54,14 @@ def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
         stamp = newest(table, run)
     with run.images() as index:
         groups, place = index.page(query, ROWS, after)
-        found = (index.count(), index.rewards(), index.steps())
-    return Model(stamp, *found, groups, place, on_disk(run, groups))
+        number = index.count()
+    return Model(stamp, number, groups, place, on_disk(run, groups))
 
 
-def load_choices(run: OpenRun) -> tuple[list[str], list[int]]:
-    """Rewards and iterations that the filters offer."""
+def load_rewards(run: OpenRun) -> list[str]:
+    """Those that the filters offer."""
     with run.images() as index:
-        return index.rewards(), index.steps()
+        return index.rewards()
 
 
 def read_query(query: dict[str, str], rewards: list[str]) -> GroupQuery:
@@ -107,13 +105,13 @@ async def draw(visit: Visit, run: OpenRun) -> None:
 
 async def draw_rollouts(visit: Visit, run: OpenRun) -> None:
     """Groups, filtered and sorted, after one denoising step."""
-    rewards, steps = await asyncio.to_thread(load_choices, run)
+    rewards = await asyncio.to_thread(load_rewards, run)
     query = read_query(visit.query, rewards)
     try:
         after = read_cursor(visit.query["after"]) if visit.query.get("after") else None
     except Problem:
         after = None
-    _filters(visit.query, query, rewards, steps)
+    _filters(visit.query, query, rewards)
     board = Board(lambda: load(run, query, after), lambda model: model.stamp)
     await board.start(
         lambda: board.panel(
@@ -125,17 +123,14 @@ async def draw_rollouts(visit: Visit, run: OpenRun) -> None:
     )
 
 
-def _filters(
-    given: dict[str, str], query: GroupQuery, rewards: list[str], steps: list[int]
-) -> None:
+def _filters(given: dict[str, str], query: GroupQuery, rewards: list[str]) -> None:
     with form("Filters of the gallery"):
         choice("sort", "Sort", SORTS, query.sort)
         choice("reward", "Reward", {name: name for name in rewards} or {"": "none"}, query.reward)
         entry("min_reward", "at least", query.min_reward, "number", step="any")
         entry("max_reward", "at most", query.max_reward, "number", step="any")
-        stored = {"": "any", **{str(step): str(step) for step in steps}}
-        choice("from_step", "From iteration", stored, given.get("from_step"))
-        choice("to_step", "to iteration", stored, given.get("to_step"))
+        entry("from_step", "From iteration", query.from_step, "number", min=0)
+        entry("to_step", "to iteration", query.to_step, "number", min=0)
         entry("prompt", "Prompt has", query.prompt)
         choice("state", "Verdict", STATES, query.state)
         choice("contrast", "Contrast", CONTRASTS, given.get("contrast"))
