@@ -9,17 +9,25 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import httpx
 import numpy as np
 
+from benchmarks.iteration import ON_POLICY
+from services.config import TelemetryConfig, load_config
+from services.recording.worker import Recorder
+from services.rollout.worker import RolloutWorker
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import RunFolder
 from services.runs_api.app import create_app
 from services.runs_api.settings import Settings
 from services.telemetry import Telemetry
+from services.train import train
 from tests.labels.browser import FLAGS, find_chromium
 from tests.runs_api.people import Keys, bearer
 from tests.serving import served
@@ -47,7 +55,7 @@ def main() -> None:
             read(url)
             asyncio.run(listen(url, live))
         paint(runs, Path(folder) / "labels")
-        tell(Path(folder) / "metrics.jsonl")
+        tell(Path(folder) / "watched")
 
 
 def make_run(runs: Path, name: str) -> RunFolder:
@@ -186,19 +194,45 @@ def _paint(path: str, runs: Path, data: Path, seconds: list[tuple[int, float, fl
         browser.close()
 
 
-def tell(path: Path) -> None:
-    """What the run itself spends on its line."""
-    telemetry = Telemetry(path)
-    seconds = []
-    for step in range(500):
+def tell(folder: Path) -> None:
+    """What a run of the demo spends on being watched, were every iteration's groups stored."""
+    spent: dict[str, float] = {}
+    watching = [
+        (Telemetry, "write"),
+        (RolloutWorker, "_predictions"),
+        (Recorder, "record"),
+        (Recorder, "note"),
+    ]
+    with ExitStack() as timed:
+        for owner, name in watching:
+            timed.enter_context(mock.patch.object(owner, name, _timed(owner, name, spent)))
+        wanted = [f"run.dir={folder}", "run.iterations=12", "evaluation.num_images=0"]
+        on_policy = [*ON_POLICY, "cluster.runtime=local", "telemetry.images_every=1"]
+        config = load_config("configs/demo.yaml", [*wanted, *on_policy])
         start = time.perf_counter()
-        telemetry.note({f"stage/number_{n}": step * n / 7 for n in range(NUM_NAMES)})
-        telemetry.write(step, step, step)
-        seconds.append(time.perf_counter() - start)
-    telemetry.close()
-    print(
-        f"\na line of {NUM_NAMES} numbers costs the run {statistics.median(seconds) * 1e6:.0f} us"
+        train(config)
+        seconds = time.perf_counter() - start
+    every = TelemetryConfig().images_every
+    cost = sum(
+        value / (every if name in {"_predictions", "record"} else 1)
+        for name, value in spent.items()
     )
+    print(f"\n12 iterations of the demo, {seconds:.1f} s; of these, ms an iteration:")
+    print(", ".join(f"{name} {value / 12 * 1e3:.2f}" for name, value in spent.items()))
+    print(f"images stored every {every} iterations: {cost / seconds:.2%} of the run")
+
+
+def _timed(owner: type, name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    inner = getattr(owner, name)
+
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            spent[name] = spent.get(name, 0) + time.perf_counter() - start
+
+    return outer
 
 
 def quantile(values: Sequence[float], percent: int) -> float:
