@@ -1,15 +1,23 @@
 """Do people agree, and who does not: Krippendorff's alpha and Dawid-Skene, standard library only.
 
     alpha = 1 - (n-1) sum_u (n_u^2 - sum_c n_uc^2) / (n_u - 1) / (n^2 - sum_c n_c^2)
+Its interval is by the bootstrap over prompt groups: images of one share the prompt and the people.
 Both are for people who watch the labels. Neither makes a reward (labels and dashboard 2.6).
 """
 
 import math
+import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Any
 
+from tdm_core.clustered_share import FEW
 from tdm_core.label_posterior import SMOOTHING, logit, sigmoid
+
+NUM_DRAWS = 1000
+"""Of the bootstrap: the ends of a 95% interval are the 25th draw from either side."""
 
 
 def krippendorff_alpha(units: Iterable[Iterable[Any]]) -> float | None:
@@ -18,24 +26,58 @@ def krippendorff_alpha(units: Iterable[Iterable[Any]]) -> float | None:
     alpha = 1 - D_observed / D_expected: 1 is agreement, 0 chance. None where no unit has two
     values, or where all values are the same: there is no disagreement to expect.
     """
-    totals: dict[Any, float] = {}
-    disagreement = 0.0
-    for unit in units:
-        counts: dict[Any, int] = {}
-        for value in unit:
-            if value is not None:
-                counts[value] = counts.get(value, 0) + 1
-        n = sum(counts.values())
-        if n < 2:
-            continue
-        disagreement += (n * n - sum(c * c for c in counts.values())) / (n - 1)
-        for value, count in counts.items():
-            totals[value] = totals.get(value, 0.0) + count
-    n = sum(totals.values())
-    expected = n * n - sum(count * count for count in totals.values())
-    if expected <= 0:
+    disagreement, counts = _tally(units)
+    return _alpha(disagreement, counts.values())
+
+
+def alpha_interval(
+    clusters: Iterable[Iterable[Iterable[Any]]], num_draws: int = NUM_DRAWS
+) -> tuple[float, float] | None:
+    """Alpha's 95% interval, low and high, where clusters (prompt groups) of units are drawn anew.
+
+    None where it would claim more than is known: fewer than `FEW` clusters with a unit of two
+    values, no unit that disagrees, or hardly ever another value. The same clusters give the same
+    interval, in any order.
+    """
+    tallies = [tally for units in clusters if (tally := _tally(units))[1]]
+    values = sorted({value for _, counts in tallies for value in counts}, key=repr)
+    rows = sorted((disagreement, *(counts[v] for v in values)) for disagreement, counts in tallies)
+    if len(rows) < FEW or not any(disagreement for disagreement, *_ in rows):
         return None
-    return 1 - (n - 1) * disagreement / expected
+    rng = random.Random("krippendorff_alpha")
+    drawn: list[float] = []
+    for _ in range(num_draws):
+        times = Counter(rng.choices(rows, k=len(rows)))
+        disagreement, *totals = (
+            sum(map(mul, column, times.values())) for column in zip(*times, strict=True)
+        )
+        if (alpha := _alpha(disagreement, totals)) is not None:
+            drawn.append(alpha)
+    tail = num_draws // 40
+    if len(drawn) < num_draws - 2 * tail:
+        return None
+    drawn.sort()
+    return drawn[tail], drawn[-1 - tail]
+
+
+def _tally(units: Iterable[Iterable[Any]]) -> tuple[float, Counter[Any]]:
+    """Disagreement of the units that have two values or more, and how often each value is there."""
+    disagreement, totals = 0.0, Counter[Any]()
+    for unit in units:
+        counts = Counter(value for value in unit if value is not None)
+        n = counts.total()
+        if n > 1:
+            disagreement += (n * n - sum(c * c for c in counts.values())) / (n - 1)
+            totals += counts
+    return disagreement, totals
+
+
+def _alpha(disagreement: float, counts: Iterable[float]) -> float | None:
+    """From what all units add up to; None where no disagreement is expected."""
+    counts = list(counts)
+    n = sum(counts)
+    expected = n * n - sum(count * count for count in counts)
+    return None if expected <= 0 else 1 - (n - 1) * disagreement / expected
 
 
 @dataclass(frozen=True)

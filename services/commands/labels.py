@@ -65,8 +65,10 @@ def stats(url: str, as_json: bool) -> None:
 
 def _say_diagnosis(found: dict[str, Any]) -> None:
     if found["alpha"] is not None:
-        images = found["num_shared_images"]
-        say(f"agreement   alpha {found['alpha']:.2f} over {images} images of several people")
+        ends = found["alpha_interval"]
+        interval = f" (95% {ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
+        images = f"{found['num_shared_images']} images of several people"
+        say(f"agreement   alpha {found['alpha']:.2f}{interval} over {images}")
     for person in found["people"]:
         if person["flags"]:
             flags = ", ".join(person["flags"])

@@ -6,7 +6,7 @@ taste differs honestly. Nothing here makes a reward.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from services.labels.store.tables import Annotator, Label, core
-from tdm_core.label_agreement import DawidSkene, dawid_skene, krippendorff_alpha
+from tdm_core.label_agreement import DawidSkene, alpha_interval, dawid_skene, krippendorff_alpha
 from tdm_core.label_habits import CROWD, Vote, has_shifted, is_faster, pace, unlike_others
 
 WINDOW = 2000
@@ -72,6 +72,8 @@ class Diagnosis:
     """Images that more than one person judged: what agreement is of."""
     alpha: float | None
     """Krippendorff's; None where there is no disagreement to expect."""
+    alpha_interval: tuple[float, float] | None
+    """Its 95% interval; None where the groups cannot tell one."""
     people: list[Habits]
     """The flagged first, then by their number of votes."""
 
@@ -96,7 +98,16 @@ def diagnose(
     ]
     alpha = krippendorff_alpha([row.value for row in votes] for votes in by_image.values())
     people.sort(key=lambda person: (not person.flags, -person.num_votes, person.annotator_id))
-    return Diagnosis(len(rows), len(shared), alpha, people)
+    interval = alpha_interval(_by_group(shared.values()))
+    return Diagnosis(len(rows), len(shared), alpha, interval, people)
+
+
+def _by_group(images: Iterable[Sequence[Any]]) -> Iterable[list[list[str]]]:
+    """What people said of each image, by prompt group."""
+    found: dict[str, list[list[str]]] = defaultdict(list)
+    for votes in images:
+        found[votes[0].group_id].append([row.value for row in votes])
+    return found.values()
 
 
 def _newest(run_id: str | None, question_id: str | None) -> Any:

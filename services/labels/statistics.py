@@ -144,6 +144,8 @@ class Statistics:
     questions: list[QuestionCounts]
     alpha: float | None
     """Krippendorff's, over the newest votes."""
+    alpha_interval: tuple[float, float] | None
+    """Its 95% interval, low and high; null where the groups are too few or too alike to tell."""
     num_shared_images: int
     """Images that it is of."""
     gold: Gold
@@ -177,6 +179,7 @@ def statistics(
         _queue(session, now, run_id, groups),
         _questions(session, run_id),
         found.alpha,
+        found.alpha_interval,
         found.num_shared_images,
         _gold(session),
         reward_queue.state(session, now, run_id),

@@ -68,7 +68,7 @@ def _label(session: Session, run_id: str, name: str, why: str) -> None:
     for who in (*PEOPLE[:3], "fifth"):
         here.label(who, images, "lldd")
     for n in range(NUM_GROUPS):
-        overlap = 1 + (n % 4 == 0)
+        overlap = 1 + (n % 2 == 0)
         images = here.group(f"{run_id}-{n}", run_id=run_id, overlap=overlap)
         for who in rng.sample((*PEOPLE, "fifth"), overlap) if n < NUM_GROUPS - NUM_OPEN else ():
             said = "llll" if who == "Eve" else "".join(rng.choice("llldd") for _ in images)

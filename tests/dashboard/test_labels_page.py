@@ -53,7 +53,9 @@ def test_a_viewer_sees_how_it_goes_and_nobodys_name(open_page, stage, labels):
     expect(state).to_contain_text(re.compile(r"dead letters\s*1"))
     expect(panel(page, "Groups by state")).to_contain_text("20 (83%)")
     expect(panel(page, "What people like")).to_contain_text(re.compile(r"\d+% to \d+%"))
-    expect(panel(page, "Agreement and gold")).to_contain_text(re.compile(r"suspended\s*1"))
+    agreement = panel(page, "Agreement and gold")
+    expect(agreement).to_contain_text(re.compile(r"95% -?\d\.\d\d to \d\.\d\d, over 40 images"))
+    expect(agreement).to_contain_text(re.compile(r"suspended\s*1"))
     chart = panel(page, "Labels a minute").get_by_role("img").first
     expect(chart).to_have_attribute("aria-label", re.compile(r"Newest: labels \d"))
     expect(panel(page, "Who labels")).to_contain_text("Only an admin's key")

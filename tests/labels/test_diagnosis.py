@@ -33,6 +33,8 @@ def test_who_answers_at_random_or_always_the_same_is_flagged_and_others_are_not(
     assert (found.num_votes, found.num_shared_images) == (200, 40)
     assert found.alpha is not None
     assert 0.2 < found.alpha < 0.6
+    assert found.alpha_interval is not None
+    assert found.alpha_interval[0] < found.alpha < found.alpha_interval[1]
     assert [person.annotator_id for person in found.people[:2]] == ["coin", "fan"]
     assert of(found, "coin").flags == ("at-random",)
     assert set(of(found, "fan").flags) == {"always-the-same", "at-random", "likes-unlike-others"}
@@ -53,7 +55,7 @@ def test_too_fast_and_far_more_than_others_are_flagged(here: World) -> None:
     assert of(found, "eve").median_latency_ms == 150
     assert of(found, "ann").flags == ()
     assert of(found, "ann").informativeness is None  # nobody judged the same images
-    assert found.alpha is None
+    assert found.alpha is found.alpha_interval is None
 
 
 def test_who_comes_back_where_most_look_in_once_is_not_flagged_for_it(here: World) -> None:
@@ -75,5 +77,5 @@ def test_little_says_nothing_of_a_person(here: World) -> None:
 def test_a_run_is_looked_at_alone_and_nothing_is_no_error(here: World) -> None:
     crowd(here)
     assert diagnose(here.session, run_id="run").num_votes == 200
-    assert diagnose(here.session, run_id="another") == Diagnosis(0, 0, None, [])
+    assert diagnose(here.session, run_id="another") == Diagnosis(0, 0, None, None, [])
     assert diagnose(here.session, question_id="another").people == []

@@ -91,7 +91,8 @@ def test_gold_and_who_is_suspended_or_shut_out(here: World) -> None:
 
 def test_nothing_at_all_is_no_error_and_no_rate(here: World) -> None:
     found = look(here)
-    assert (found.num_labels, found.newest_at, found.alpha) == (0, None, None)
+    assert (found.num_labels, found.newest_at) == (0, None)
+    assert found.alpha is found.alpha_interval is None
     assert found.gold.accuracy is None
     assert [question.like_rate for question in found.questions] == [None]
 

@@ -21,7 +21,7 @@ from services.dashboard.panels import Board, Stamp, clock
 from services.labels.reward_queue import MAX_RECEIVES
 from services.labels.statistics import ANSWERS, Labeller, Minute, Statistics
 from services.runs_api.library import OpenRun
-from tdm_core.clustered_share import Share
+from tdm_core.clustered_share import FEW, Share
 
 RECENT = 5
 """Whole minutes that the present pace is of."""
@@ -78,7 +78,7 @@ async def draw(visit: Visit, run: OpenRun | None) -> None:
             note="Gold is left out, and the minute that is not over.",
         )
         panel("Groups by state", _groups, lambda found: found.queue.groups, numbers=_states)
-        panel("Agreement and gold", _quality, lambda found: (found.alpha, found.gold))
+        panel("Agreement and gold", _quality, _agreement)
         panel("What people like", _likes, lambda found: found.questions, wide=True)
         panel("Who labels", _people, lambda found: found.for_admins, wide=True)
         panel("Held now", _leases, lambda found: found.for_admins)
@@ -177,8 +177,7 @@ def _states(found: Statistics) -> Table:
 def _quality(found: Statistics) -> None:
     gold = found.gold
     with tag("dl", classes="tiles"):
-        images = f"over {found.num_shared_images} images of several people"
-        tile("alpha", short(found.alpha), images)
+        tile("alpha", short(found.alpha), _about_alpha(found))
         tile("right on gold", _share(gold.accuracy), _answers(gold.accuracy))
         tile("gold groups", str(gold.num_groups), "that are asked")
         tile("suspended", str(gold.num_suspended), "too often wrong on gold")
@@ -186,9 +185,20 @@ def _quality(found: Statistics) -> None:
     tag(
         "p",
         "Krippendorff's alpha: 1 is agreement, 0 chance; unknown where no image has two judges. "
+        f"Its interval is over groups, {FEW} at least; none where nobody disagrees. "
         "Gold, and who is suspended or shut out, is of the whole service.",
         "quiet",
     )
+
+
+def _agreement(found: Statistics) -> tuple[Any, ...]:
+    return found.alpha, found.alpha_interval, found.num_shared_images, found.gold
+
+
+def _about_alpha(found: Statistics) -> str:
+    ends = found.alpha_interval
+    interval = f"95% {ends[0]:.2f} to {ends[1]:.2f}, " if ends else ""
+    return f"{interval}over {found.num_shared_images} images of several people"
 
 
 def _answers(share: Share | None) -> str:

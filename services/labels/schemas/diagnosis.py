@@ -27,6 +27,10 @@ class DiagnosisView(BaseModel):
     num_votes: int
     num_shared_images: int = Field(description="Judged by more than one person")
     alpha: float | None = Field(description="Krippendorff's: 1 is agreement, 0 chance")
+    alpha_interval: tuple[float, float] | None = Field(
+        description="Its 95% interval, low and high, by the bootstrap over groups; null where they "
+        "are too few or too alike to tell"
+    )
     people: list[HabitsView] = Field(description="The flagged first")
 
     @classmethod
@@ -36,5 +40,6 @@ class DiagnosisView(BaseModel):
             num_votes=found.num_votes,
             num_shared_images=found.num_shared_images,
             alpha=found.alpha,
+            alpha_interval=found.alpha_interval,
             people=[HabitsView.model_validate(vars(person)) for person in found.people],
         )

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tdm_core.label_agreement import dawid_skene, krippendorff_alpha
+from tdm_core.label_agreement import alpha_interval, dawid_skene, krippendorff_alpha
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +37,37 @@ def test_alpha_of_coins_is_near_zero():
     rng = random.Random(0)
     coins = [[rng.random() < 0.5 for _ in range(3)] for _ in range(4000)]
     assert krippendorff_alpha(coins) == pytest.approx(0, abs=0.03)
+
+
+AGREED, SPLIT = [[1, 1], [0, 0]], [[1, 0], [0, 1]]
+
+
+def test_the_interval_of_alpha_by_hand():
+    """Of 16 groups half contradict themselves, so k of 16 drawn do, k ~ B(16, 1/2), whose 2.5% and
+    97.5% quantiles are 4 and 12 (P(k < 4) = .011, P(k < 5) = .038). A group that does has D = 4,
+    all have two votes of either kind: alpha = 1 - 63 * 4 k / (64^2 - 2 * 32^2)."""
+    low, high = alpha_interval([AGREED, SPLIT] * 8)
+    assert low == pytest.approx(1 - 63 * 4 * 12 / 2048)
+    assert high == pytest.approx(1 - 63 * 4 * 4 / 2048)
+
+
+def test_the_interval_holds_alpha_and_knows_neither_order_nor_who_is_alone():
+    rng = random.Random(0)
+    groups = [[[rng.random() < 0.6 for _ in range(2)] for _ in range(4)] for _ in range(40)]
+    low, high = alpha_interval(groups)
+    alpha = krippendorff_alpha(unit for group in groups for unit in group)
+    assert -1 < low < alpha < high < 1
+    assert alpha_interval([*reversed(groups), [[True]], [[False], []]]) == (low, high)
+    together = [[unit for group in groups[n : n + 4] for unit in group] for n in range(0, 40, 4)]
+    assert alpha_interval(together) != (low, high)
+
+
+def test_the_interval_of_alpha_is_unknown_where_it_would_claim_too_much():
+    assert alpha_interval([]) is None
+    assert alpha_interval([AGREED, SPLIT] * 4 + [AGREED]) is None  # nine groups
+    assert alpha_interval([AGREED] * 20) is None  # nobody disagrees: it would have no width
+    # One image that is not liked by all: a third of the draws have no second value.
+    assert alpha_interval([[[1, 1]]] * 19 + [[[1, 0]]]) is None
 
 
 def votes_of(people: dict[str, tuple[float, float]], images: int = 400):
