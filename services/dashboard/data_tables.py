@@ -31,8 +31,9 @@ class Table:
 class DataTable:
     """Two buttons under a panel. The table is made once somebody wants it, since most do not."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, source: str, title: str) -> None:
+        """`source` is whose panel it is, such as a run's id; the file's name has it."""
+        self._source, self._title = source, title
         self._table: Table | None = None
         self._drawn: Table | None = None
         self._is_open = False
@@ -75,8 +76,8 @@ class DataTable:
 
     def _download(self) -> None:
         if self._table is not None:
-            name = re.sub("[^a-z0-9]+", "-", self._title.lower()).strip("-")
-            ui.download.content(self._table.csv(), f"{name}.csv", "text/csv")
+            title = re.sub("[^a-z0-9]+", "-", self._title.lower()).strip("-")
+            ui.download.content(self._table.csv(), f"{self._source}-{title}.csv", "text/csv")
 
 
 def _texts(row: Sequence[Cell]) -> list[str | None]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from nicegui import ui
 
@@ -17,7 +17,6 @@ from services.dashboard.elements import empty, tag
 
 log = logging.getLogger(__name__)
 EVERY_S = 3.0
-Model = TypeVar("Model")
 Options = dict[str, Any]
 
 
@@ -45,6 +44,18 @@ class Stamp:
         return " - ".join(parts)
 
 
+class Stamped(Protocol):
+    """What a page shows."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """When it is from."""
+        ...
+
+
+Model = TypeVar("Model", bound=Stamped)
+
+
 def clock(unix_s: float) -> str:
     """A time of day, with its date unless it is today's."""
     then, now = datetime.fromtimestamp(unix_s, UTC), datetime.now(UTC)
@@ -54,9 +65,10 @@ def clock(unix_s: float) -> str:
 class Board(Generic[Model]):
     """The panels of one page, of one model that is loaded again and again."""
 
-    def __init__(self, load: Callable[[], Model], stamp: Callable[[Model], Stamp]) -> None:
+    def __init__(self, source: str, load: Callable[[], Model]) -> None:
+        """`source` is whose page it is, such as a run's id: files that are saved here bear it."""
+        self._source = source
         self._load = load
-        self._stamp = stamp
         self._model: Model | None = None
         self._fills: list[Callable[[Model], None]] = []
         self._read_at: float | None = None
@@ -85,7 +97,7 @@ class Board(Generic[Model]):
         drawn: list[Any] = []
 
         def show(model: Model) -> None:
-            stamp.text = str(self._stamp(model))
+            stamp.text = str(model.stamp)
             data.show(numbers(model))
             if drawn == [of(model)]:
                 return
@@ -108,7 +120,7 @@ class Board(Generic[Model]):
         drawn: list[tuple[ui.echart, Any]] = []
 
         def show(model: Model) -> None:
-            stamp.text = str(self._stamp(model))
+            stamp.text = str(model.stamp)
             found = make(model)
             data.show(found and found.table)
             if found is not None and drawn:
@@ -140,7 +152,7 @@ class Board(Generic[Model]):
                 tag("h2", title)
                 stamp = tag("span", "no data yet", "stamp")
             body = tag("div", classes="body")
-            return stamp, body, DataTable(title)
+            return stamp, body, DataTable(self._source, title)
 
     async def _refresh(self) -> None:
         try:

@@ -313,7 +313,8 @@ def test_a_chart_is_a_table_and_a_file_too(open_page, stage):
     expect(rows).to_have_count(0)
     with page.expect_download() as started:
         page.get_by_role("button", name=f"{title} as a CSV file").click()
-    assert started.value.suggested_filename == "mean-reward-of-the-rollouts.csv"
+    named = f"{stage.finished.id}-mean-reward-of-the-rollouts.csv"
+    assert started.value.suggested_filename == named
     head, *rows = csv.reader(started.value.path().read_text().splitlines())
     assert head == ["iteration", "upper_half"]
     assert [float(value) for _, value in rows] == told

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -94,16 +95,24 @@ def test_no_page_reads_a_run_where_all_pages_are_served(finished, watch, path):
     assert [each for each in watch.opened if not each[1] or each[1].startswith(str(runs))] == []
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a page shows."""
+
+    curves: list[Curve]
+    stamp = Stamp(None)
+
+
 def test_a_chart_that_was_empty_for_once_is_drawn_again():
     found = [Series("x", [1], [10.0], [1], [value], 1, []) for value in (0.25, 0.75)]
-    models = [[Curve("x", found[0])], [], [Curve("x", found[1])]]
+    models = [Told([Curve("x", found[0])]), Told([]), Told([Curve("x", found[1])])]
     seen = []
 
     async def in_a_client():
         with Client(page("")) as client:
             told = iter([*models, models[-1]])
-            board = Board(lambda: next(told), lambda model: Stamp(None))
-            await board.start(lambda: board.chart("Reward", lines))
+            board = Board("run", lambda: next(told))
+            await board.start(lambda: board.chart("Reward", lambda model: lines(model.curves)))
             (timer,) = (each for each in client.elements.values() if isinstance(each, ui.timer))
             for _ in models:
                 charts = [e for e in client.elements.values() if isinstance(e, ui.echart)]

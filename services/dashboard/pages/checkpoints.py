@@ -38,7 +38,7 @@ def load(run: OpenRun) -> Model:
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board = Board(lambda: load(run), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(run))
     sheets = [sheet.label for sheet in await asyncio.to_thread(run.sheets.all)]
     before = visit.query.get("before") or ("before" if "before" in sheets else "")
     after = visit.query.get("after") or (sheets[-1] if sheets else "")

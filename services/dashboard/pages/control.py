@@ -61,7 +61,7 @@ def load(run: OpenRun) -> Model:
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board = Board(lambda: load(run), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(run))
     dialogs = tag("div")  # outside the panels, which are drawn anew
 
     def panels() -> None:

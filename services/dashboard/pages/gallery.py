@@ -112,7 +112,7 @@ async def draw_rollouts(visit: Visit, run: OpenRun) -> None:
     except Problem:
         after = None
     _filters(visit.query, query, rewards)
-    board = Board(lambda: load(run, query, after), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(run, query, after))
     await board.start(
         lambda: board.panel(
             "Groups",

@@ -63,7 +63,7 @@ def _stored_at(run: OpenRun, group: Group) -> float | None:
 
 async def draw(group_id: int, visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board: Board[Model] = Board(lambda: load(run, group_id), lambda model: model.stamp)
+    board: Board[Model] = Board(f"{run.id}-group-{group_id}", lambda: load(run, group_id))
 
     def panel(title: str, fill: Callable[[Group, Model], None], wide: bool = True) -> None:
         def show(model: Model) -> None:

@@ -129,7 +129,7 @@ DRAWS: dict[str, Callable[[Visit, OpenRun], Awaitable[None]]] = {
 
 
 async def _start(run: OpenRun, title: str, fill: Callable[[Model], None]) -> None:
-    board = Board(lambda: load(run), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(run))
     await board.start(lambda: board.panel(title, fill, wide=True))
 
 

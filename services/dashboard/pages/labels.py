@@ -63,7 +63,7 @@ async def draw(visit: Visit, run: OpenRun | None) -> None:
     """Its panels, of a run or of all."""
     with_names = visit.principal.role == "admin"
     run_id = run.id if run else None
-    board = Board(lambda: load(visit.shell, run_id, with_names), lambda model: model.stamp)
+    board = Board(run_id or "all-runs", lambda: load(visit.shell, run_id, with_names))
     if run is not None:
         with tag("p", classes="quiet"):
             link("All runs together", "/labels")

@@ -109,7 +109,7 @@ def label_tiles(shell: Shell, run_id: str) -> list[tuple[str, str, str]]:
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board = Board(lambda: load(visit.shell, run), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(visit.shell, run))
 
     def panels() -> None:
         board.panel("State", _state, wide=True)

@@ -86,7 +86,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
     runs = beside(visit.shell.library, run, visit.query)
     first, last = number(visit.query, "from_step"), number(visit.query, "to_step")
-    board = Board(lambda: load(runs, first, last), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(runs, first, last))
     known = await asyncio.to_thread(visit.shell.library.all)
     with form("Which iterations, which other runs"):
         ids = [other.id for other in known if other.id != run.id]

@@ -63,7 +63,7 @@ def register(shell: Shell) -> None:
     async def page(request: Request) -> None:
         visit = Visit.of(shell, request)
         with outline(visit, None, "Runs"):
-            board = Board(lambda: load(shell.library), lambda model: model.stamp)
+            board = Board("all-runs", lambda: load(shell.library))
             await board.start(lambda: board.panel("Runs of this folder", _list, wide=True))
 
     @ui.page("/compare")

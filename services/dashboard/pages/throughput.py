@@ -43,7 +43,7 @@ def load(run: OpenRun) -> Model:
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board = Board(lambda: load(run), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(run))
 
     def panels() -> None:
         board.chart(

@@ -56,7 +56,7 @@ def load(runs: list[OpenRun]) -> Model:
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
     runs = beside(visit.shell.library, run, visit.query)
-    board = Board(lambda: load(runs), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(runs))
 
     def panels() -> None:
         for title in CHARTS:

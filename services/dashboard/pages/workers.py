@@ -76,7 +76,7 @@ def newest_log(run: OpenRun) -> list[str]:
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board = Board(lambda: load(run), lambda model: model.stamp)
+    board = Board(run.id, lambda: load(run))
 
     def panels() -> None:
         board.panel(
