@@ -10,6 +10,7 @@ come one by one first, then a burst of them. Clients share the machine with the 
 import argparse
 import asyncio
 import json
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -44,10 +45,21 @@ class Stream:
 
     @classmethod
     async def open(
-        cls, port: int, key: str, topics: str = "labels", last_id: int | None = None
+        cls,
+        port: int,
+        key: str,
+        topics: str = "labels",
+        last_id: int | None = None,
+        receive_bytes: int | None = None,
     ) -> Self:
-        """From `last_id` on, or from now on; it is there when this returns."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        """From `last_id` on, or from now on; it is there when this returns. The system holds about
+        `receive_bytes` for a client who does not read, if they are given."""
+        end = socket.socket()
+        if receive_bytes is not None:  # before it connects, or the system makes it grow
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        end.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(end, ("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=end)
         asked = request("GET", f"/api/v1/events?topics={topics}", key)
         if last_id is not None:
             asked = asked.replace(b"\r\n", f"\r\nLast-Event-ID: {last_id}\r\n".encode(), 1)

@@ -127,9 +127,10 @@ def test_a_client_that_does_not_read_holds_nobody_up_and_starts_over(
 ) -> None:
     async def scenario() -> tuple[list[Heard], list[str | None]]:
         async with listening() as connect:
-            idle = await connect(topics="labels,system")
+            # Linux lets a receiving socket grow to 32 MB, and a sending one to 4 MB.
+            idle = await connect(topics="labels,system", receive_bytes=64 * 1024)
             others = [await connect() for _ in range(20)]
-            # What nobody else wants: more than the sockets hold, and a buffer behind that.
+            # What nobody else wants: 32 MB, more than sockets and a buffer of 16 behind them hold.
             for _ in range(2):
                 await burst(database, "system", BUFFER // WRITERS, **LARGE)
             await burst(database)
