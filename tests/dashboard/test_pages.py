@@ -78,7 +78,16 @@ def test_dark_pages_have_contrast_too(open_page, stage, path):
     assert serious(page) == []
 
 
-def test_no_page_is_wider_than_a_phone(open_page, stage):
+BROKEN_WORDS = """() => [...document.querySelectorAll("td")].filter((cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  const isWord = !cell.childElementCount && /^\\S{1,24}$/.test(cell.innerText);
+  return isWord && range.getClientRects().length > 1;
+}).map((cell) => cell.innerText)"""
+"""Cells of one word that is on several lines."""
+
+
+def test_no_page_is_wider_than_a_phone_and_no_cell_so_narrow_that_a_word_breaks(open_page, stage):
     page = open_page("/", **PHONE)
     shown(page, "Runs")
     for path, title in PAGES.items():
@@ -86,6 +95,7 @@ def test_no_page_is_wider_than_a_phone(open_page, stage):
         shown(page, title)
         width = page.evaluate("document.scrollingElement.scrollWidth")
         assert width <= 390, (path, width)
+        assert page.evaluate(BROKEN_WORDS) == [], path
 
 
 @pytest.fixture
