@@ -70,7 +70,10 @@ def test_every_page_shows_a_finished_run_with_the_time_of_its_data(open_page, st
     assert serious(page) == []
 
 
-@pytest.mark.parametrize("path", ["", "gallery", "control", "alerts"])
+@pytest.mark.parametrize(
+    "path",
+    ["", "rewards", "gallery", "gallery?view=prompts", "gallery?view=pair", "control", "alerts"],
+)
 def test_dark_pages_have_contrast_too(open_page, stage, path):
     address = f"/runs/{stage.finished.id}/{path}".rstrip("/")
     page = shown(open_page(address, color_scheme="dark"), PAGES[path])
