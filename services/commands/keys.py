@@ -43,7 +43,7 @@ def create(
 
 def list_keys(settings: Settings, as_json: bool) -> None:
     """All keys, oldest first; never their secrets."""
-    with _writing(settings) as write:
+    with _writing(settings, make=False) as write:
         rows = write(lambda session, _: [_facts(row) for row in all_keys(session)])
     if as_json:
         print_json(rows)
@@ -66,7 +66,7 @@ def revoke(settings: Settings, key_id: str, as_json: bool) -> None:
         revoke_key(session, row, now, BY)
         return _facts(row)
 
-    with _writing(settings) as write:
+    with _writing(settings, make=False) as write:
         facts = write(operation)
     show(facts, as_json, f"revoked {key_id}")
 
@@ -90,8 +90,8 @@ Operation = Callable[[Any, datetime], Any]
 
 
 @contextmanager
-def _writing(settings: Settings) -> Iterator[Callable[[Operation], Any]]:
-    with opened(settings) as database:
+def _writing(settings: Settings, make: bool = True) -> Iterator[Callable[[Operation], Any]]:
+    with opened(settings, make) as database:
         yield lambda operation: database.write_now(lambda session: operation(session, utc_now()))
 
 

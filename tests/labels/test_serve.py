@@ -59,9 +59,18 @@ def test_the_first_admin_key_comes_from_the_command_line(data):
     ],
 )
 def test_mistakes_are_explained(data, arguments, complaint):
+    call("keys", "create", "--role", "admin", "--name", "me", "--data", data)
     shown = call("keys", *arguments.split(), "--data", data)
     assert shown.exit_code == 2
     assert complaint in shown.output
+
+
+@pytest.mark.parametrize("command", ["list", "revoke 123"])
+def test_looking_for_keys_makes_no_store(data, command):
+    shown = call("keys", *command.split(), "--data", data)
+    assert shown.exit_code == 2
+    assert f"{data}: the label store is not there" in shown.output
+    assert not data.exists()
 
 
 @pytest.mark.parametrize("command", ["serve", "keys list"])
