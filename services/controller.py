@@ -287,6 +287,7 @@ class Controller:
             "pools": self.stages.pool_sizes(),
             "alerts": self.hacking.active,
             "workers": self.runtime.processes(),
+            "resting": self.stages.resting_workers(),
             "waiting": self.stages.patience.waiting(),
         }
 

@@ -305,6 +305,12 @@ class Stages:
         """By reward how many workers there are, may be, and are held; JSON-able."""
         return {name: pool.staff.sizes() for name, pool in self.judges.items()}
 
+    def resting_workers(self) -> dict[str, str]:
+        """Workers that get nothing to do for now, and why; JSON-able."""
+        return {
+            name: why for pool in self.judges.values() for name, why in pool.staff.resting.items()
+        }
+
     @property
     def place(self) -> dict[str, int]:
         """Where the run stands; JSON-able."""

@@ -42,6 +42,7 @@ TONES = {
     "unreadable": "bad",
     "dead": "bad",
     "alive": "good",
+    "resting": "warn",
     "applied": "good",
     "rejected": "bad",
     "timed_out": "bad",

@@ -84,6 +84,7 @@ class RewardWorker:
         self.groupwise = is_groupwise(self._reward)
         self._hung: list[threading.Thread] = []
         self._counts: Counter[str] = Counter()
+        self._faults: list[str] = []
 
     def sees_groups(self) -> bool:
         """Whether it compares the images of a group."""
@@ -94,16 +95,19 @@ class RewardWorker:
 
         What it took: `images`, `evaluations` (calls that the reward answered or failed for good),
         `retried`, and images without a value as `failed/WHY` and `expired/WHY`; and `unfit`, why
-        the worker can judge nothing more, if it cannot.
+        the worker can judge nothing more, if it cannot; and `raised`, the last fault, if every call
+        of the reward raised.
         """
-        self._counts = Counter()
+        self._counts, self._faults = Counter(), []
         records = self.evaluate([group for part in parts for group in part])
         of_group: dict[int, list[RewardRecord]] = {}
         for record in records:
             of_group.setdefault(record.group_id, []).append(record)
         each = [[r for group in part for r in of_group[group.group_id]] for part in parts]
         unfit = {"unfit": self._hang} if self._hang else {}
-        return {**self._counts, **unfit}, *each
+        all_raised = self._faults and len(self._faults) == self._counts["evaluations"]
+        raised = {"raised": self._faults[-1]} if all_raised else {}
+        return {**self._counts, **unfit, **raised}, *each
 
     def evaluate(self, groups: list[ImageGroup]) -> list[RewardRecord]:
         """Records of every sample and slot: in the groups' order, then by sample, then by slot."""
@@ -135,6 +139,7 @@ class RewardWorker:
         self._counts.update({"images": len(images), "evaluations": 1})
         if isinstance(answers, Missing):
             self._counts[f"{answers.state}/{answers.kind}"] += len(images)
+            self._faults += [answers.reason] if answers.state == "failed" else []
             self._stop_if_told(answers.reason, answers.cause)
             nothing = Verdict(None, reason=answers.reason)
             records = [

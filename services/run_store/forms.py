@@ -176,6 +176,7 @@ class Status(_Line):
     workers: dict[str, _Worker] = {}
     changes: list[_Change] = []
     pools: dict[str, _Pool] = {}
+    resting: dict[str, str] = {}
     silence: _Silence | None = None
 
 

@@ -156,8 +156,8 @@ def _workers(live: Live) -> Iterator[Metric]:
     )
     for run, facts in live:
         for worker in workers_of(facts):
-            if worker.state in ("alive", "dead"):
-                up.add_metric((run.id, worker.role, worker.name), worker.state == "alive")
+            if worker.state in ("alive", "resting", "dead"):
+                up.add_metric((run.id, worker.role, worker.name), worker.state != "dead")
             restarts.add_metric((run.id, worker.role, worker.name), worker.restarts)
             if worker.heard_at is not None:
                 age.add_metric(

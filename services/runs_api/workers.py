@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from services.run_store.run_folder import ENDED
 
-State = Literal["alive", "dead", "unknown", "ended"]
+State = Literal["alive", "resting", "dead", "unknown", "ended"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class Worker:
 
 def workers_of(facts: Mapping[str, Any]) -> list[Worker]:
     """Workers by name, from `facts_of` a run."""
+    resting = facts.get("resting", {})
     return [
         Worker(
             name,
             _role(name),
-            _state(facts["state"], said["alive"]),
+            _state(facts["state"], said["alive"], name in resting),
             said["pids"],
             said["restarts"],
             said.get("since"),
@@ -65,9 +66,11 @@ def _role(name: str) -> str:
     return re.sub(r"-\d+$", "", name)
 
 
-def _state(run: str, alive: bool) -> State:
+def _state(run: str, alive: bool, rests: bool) -> State:
     if run in ENDED:
         return "ended"
     if run == "silent":
         return "unknown"
-    return "alive" if alive else "dead"
+    if not alive:
+        return "dead"
+    return "resting" if rests else "alive"

@@ -3,6 +3,8 @@
     judge, judge_together -> queue -> batch -> a free worker -> every piece's answer by itself
 
 A worker that dies loses nothing: its batch goes to whoever is free next (`staff` says who that is).
+Nor does one that fails at a whole batch at once, and so is free for the next: another tries the
+batch, and if it can do it the first one is unfit.
 What workers die of is not tried for ever: after `MAX_DEATHS` a batch is done piece by piece, and a
 piece that yet another worker dies of is lost.
 """
@@ -16,7 +18,7 @@ from contextlib import suppress
 from services.runtime.batches import OVERFLOW, BatchQueue, Lost, Piece
 from services.runtime.costs import Costs
 from services.runtime.handles import Handle, Reference, WorkerDiedError
-from services.runtime.staff import Staff
+from services.runtime.staff import MAX_REST_S, Staff
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ MAX_DEATHS = 2
 class BatchPool:
     """Interchangeable workers with a method `judge(*pieces)`: a report, then an answer each.
 
-    The report has counts, and under `unfit` why the worker should get no more, if it should not.
+    The report has counts; under `unfit` why the worker should get no more, if it should not; and
+    under `raised` why it could do nothing of the batch, if it could not.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class BatchPool:
         self.staff = staff
         self._queue, self._clock = queue, clock
         self._news = staff.news
+        self._nobody_can = False  # two have failed at a batch, and nobody has done one since
 
     @property
     def depth(self) -> int:
@@ -105,6 +109,7 @@ class BatchPool:
 
     def _lose(self, piece: Piece, lost: Lost) -> None:
         self.costs.count(f"{lost.state}/{lost.kind}", piece.size)
+        _tell_first([piece], could=False)
         if piece.answer.done():
             return
         fault = self._fault_of(lost) if piece.wanted() else None
@@ -126,12 +131,38 @@ class BatchPool:
             self._try_again(batch, death)
             await self.staff.return_alive(handle)
         else:
-            unfit = counts.pop("unfit", "")
+            unfit, raised = counts.pop("unfit", ""), counts.pop("raised", "")
+            if raised and not unfit and self._another_may(handle, batch):
+                unfit = await self._have_tried(handle, batch, raised)
+                await self.staff.return_fit(handle, unfit)
+                return
+            self._nobody_can = bool(raised) and (
+                self._nobody_can or batch[0].second_try is not None
+            )
+            _tell_first(batch, could=not raised)
             self.costs.note_batch(seconds, [began - piece.since for piece in batch], counts)
             for piece, answer in zip(batch, answers, strict=True):
                 if not piece.answer.done():
                     piece.answer.set_result(answer)
             await self.staff.return_fit(handle, unfit)
+
+    def _another_may(self, handle: Handle, batch: list[Piece]) -> bool:
+        first = batch[0].second_try is None
+        return first and not self._nobody_can and self.staff.others_work(handle)
+
+    async def _have_tried(self, handle: Handle, batch: list[Piece], raised: str) -> str:
+        """Have another worker do what this one failed at; why it is unfit if that one could."""
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        for piece in batch:
+            piece.second_try = outcome
+        self.costs.count("handed_over", len(batch))
+        self._queue.put_back(batch)
+        self._news.set()
+        with self.staff.without(handle, raised):
+            # Not for ever: the others may hang or die at it.
+            await asyncio.wait([outcome], timeout=MAX_REST_S)
+        could = outcome.done() and outcome.result()
+        return f"another worker could do what it failed at: {raised}" if could else ""
 
     def _try_again(self, batch: list[Piece], death: WorkerDiedError) -> None:
         """Have a batch done again, unless it is one piece that nobody survives."""
@@ -156,3 +187,10 @@ class BatchPool:
             self._queue.overdue_in_s(now),
         ]
         return min((look for look in looks if look is not None), default=None)
+
+
+def _tell_first(batch: list[Piece], could: bool) -> None:
+    """Tell whoever failed at the batch before whether another could do it."""
+    for piece in batch:
+        if piece.second_try is not None and not piece.second_try.done():
+            piece.second_try.set_result(could)

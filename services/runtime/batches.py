@@ -49,6 +49,8 @@ class Piece:
     """The reference that the worker answers with, or why there is none."""
     deaths: int = 0
     """Workers that died while they did it."""
+    second_try: "asyncio.Future[bool] | None" = None
+    """Whether another worker could do what one failed at; None where none has."""
 
 
 class BatchQueue:

@@ -2,6 +2,7 @@
 
     free -> a batch -> free again
                     -> dead:  waited for until it lives again
+                    -> doubtful: resting until another has tried what it failed at
                     -> unfit: started anew, or resting where the runtime cannot do that
 
 Where the runtime can hire, there are as many as the queue asks for (`scaling`). One that cannot be
@@ -12,7 +13,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from services.runtime.handles import Handle, Hire, HireFailedError, WorkerDiedError
 from services.runtime.scaling import Scaler
@@ -47,6 +49,7 @@ class Staff:
         self._workers = {handle.name: handle for handle in handles}
         self._hired: dict[str, asyncio.Task[None]] = {}
         self._rests: dict[str, Pauses] = {}
+        self.resting: dict[str, str] = {}  # name to why it gets nothing to do
         self._hire_pauses = Pauses(HIRE_AGAIN_S, MAX_HIRE_AGAIN_S)
         self._hire_from, self._hire_fault = -math.inf, ""
         self._held: int | None = None
@@ -90,6 +93,19 @@ class Staff:
             "held": self._held,
         }
 
+    def others_work(self, handle: Handle) -> bool:
+        """Whether any other worker is there and gets work."""
+        return bool(self._workers.keys() - self.resting.keys() - {handle.name})
+
+    @contextmanager
+    def without(self, handle: Handle, why: str) -> Iterator[None]:
+        """Meanwhile a worker gets nothing to do."""
+        self.resting[handle.name] = why
+        try:
+            yield
+        finally:
+            del self.resting[handle.name]
+
     def take(self) -> Handle:
         """A free worker; the last ones of the list are idle first."""
         return self.free.pop(0)
@@ -103,7 +119,8 @@ class Staff:
     async def return_fit(self, handle: Handle, unfit: str) -> None:
         """A worker is done, and free unless it is `unfit`: that one is mended first."""
         if unfit:
-            await self._mend(handle, unfit)
+            with self.without(handle, unfit):
+                await self._mend(handle, unfit)
         else:
             self._rests.pop(handle.name, None)
             if handle.name in self._hired:
@@ -121,7 +138,8 @@ class Staff:
     async def return_alive(self, handle: Handle) -> None:
         """A worker has died, and is free once it lives again; a hired one may be gone for good."""
         try:
-            await handle.revived()
+            with self.without(handle, "it died"):
+                await handle.revived()
         except WorkerDiedError:
             if handle.name not in self._hired:
                 raise

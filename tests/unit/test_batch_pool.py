@@ -1,7 +1,7 @@
 """The pool on threads: batches, answers piece by piece, what is let go, faults, growth."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,7 @@ from services.runtime.local import LocalRuntime
 from services.runtime.scaling import ScaleBounds, Scaler
 from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
-from tests.pool_cases import go
+from tests.pool_cases import broken, go
 
 pytestmark = pytest.mark.unit
 
@@ -201,6 +201,63 @@ def test_an_unfit_worker_rests_and_the_others_do_its_work(caplog):
     assert answers == [198, 2, 4, 6]
     assert batches == [[[99]], [[1], [2], [3]]]
     assert "w0 gets nothing to do for 5 s, since it judged 99" in caplog.text
+
+
+@pytest.fixture
+def breaking() -> Iterator[set[str]]:
+    """Hosts whose every call raises, in this test."""
+    yield broken
+    broken.clear()
+
+
+def test_a_worker_that_fails_where_another_does_not_rests_and_its_batches_are_done(
+    breaking, caplog
+):
+    async def scenario(pool, handles):
+        breaking.add("w0")
+        answers = [await (await pool.judge(piece(n), 4)) for n in range(5)]
+        resting = dict(pool.staff.resting)
+        return answers, [await handle.seen.remote() for handle in handles.values()], resting, pool
+
+    answers, batches, resting, pool = run(scenario, workers=2)
+    assert answers == [0, 2, 4, 6, 8]
+    assert batches == [[[0]], [[0], [1], [2], [3], [4]]]
+    assert resting == {"w0": "another worker could do what it failed at: OSError: no GPU"}
+    assert "w0 gets nothing to do for 5 s, since another worker could do" in caplog.text
+    costs = pool.costs.drain()
+    assert (costs["handed_over"], costs["images"], costs["failed"]) == (1, 5, 0)
+
+
+def test_where_every_worker_fails_the_records_say_so_and_nothing_is_tried_twice_for_ever(breaking):
+    async def scenario(pool, handles):
+        breaking.update(handles)
+        answers = [await (await pool.judge(piece(n), 4)) for n in range(6)]
+        return answers, [await handle.seen.remote() for handle in handles.values()], pool
+
+    answers, batches, pool = run(scenario, workers=2)
+    assert answers == [-1] * 6
+    assert sum(map(len, batches)) == 7
+    assert pool.staff.resting == {}
+    assert pool.costs.drain()["failed/OSError"] == 6
+
+
+def test_a_batch_that_every_worker_fails_at_makes_none_of_them_unfit():
+    async def scenario(pool, handles):
+        answers = [await (await pool.judge(piece(n), 4)) for n in (44, 1, 44, 2)]
+        while len(pool.staff.free) < 2:
+            await asyncio.sleep(0.001)
+        return answers, pool.costs.drain()["handed_over"]
+
+    assert run(scenario, workers=2) == ([-1, 2, -1, 4], 2)
+
+
+def test_a_worker_that_fails_alone_answers_with_its_fault(breaking):
+    async def scenario(pool, handles):
+        breaking.add("w0")
+        return await (await pool.judge(piece(1), 4)), pool.costs.drain()
+
+    answer, costs = run(scenario)
+    assert (answer, costs["failed/OSError"], "handed_over" in costs) == (-1, 1, False)
 
 
 def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():

@@ -171,6 +171,15 @@ def test_a_reward_that_hangs_is_expired_at_the_deadline_and_the_next_batch_is_ju
     assert records[0].latency_s >= 0.2
 
 
+def test_a_batch_at_which_every_call_raised_is_told_from_one_with_some_answer():
+    quitting, _ = worker("Quitting").judge([group(0, [[1]])])
+    assert quitting["raised"].startswith("SystemExit")
+    picky, _ = worker("Picky", batch_size=1).judge([group(0, [[13], [4]])])
+    assert (picky["failed/RuntimeError"], "raised" in picky) == (1, False)
+    no_value, _ = worker("Odd").judge([group(0, [[1]])])
+    assert "raised" not in no_value
+
+
 def test_a_reward_that_always_hangs_does_not_pile_up_threads():
     reward_fakes.release.clear()
     used = worker("Hanging", deadline_s=0.02, batch_size=1)

@@ -10,6 +10,7 @@ from services.run_store.run_folder import RunFolder
 from services.run_store.vitals import SILENT_S, WELL_S, Vitals
 from services.runs_api.alerts import alerts_of
 from services.runs_api.glance import Glance
+from services.runs_api.workers import workers_of
 
 pytestmark = pytest.mark.unit
 
@@ -94,3 +95,11 @@ def test_a_time_of_the_future_is_not_fresh(tmp_path, says, file, state, age_s, a
     if state == "silent":
         unknown = "its status is 3600 s ahead of this machine's clock, so its age is not known"
         assert news_of(facts) == (unknown if age_s is None else "no news for 100 s")
+
+
+def test_a_worker_that_rests_is_told_from_those_that_work_and_those_that_died():
+    said = {"alive": True, "pids": [1], "restarts": 0}
+    workers = {"reward-x-0": said, "reward-x-1": said, "reward-x-2": {**said, "alive": False}}
+    resting = {"reward-x-1": "it fails", "reward-x-2": "it died"}
+    facts = {"state": "running", "workers": workers, "resting": resting}
+    assert [worker.state for worker in workers_of(facts)] == ["alive", "resting", "dead"]

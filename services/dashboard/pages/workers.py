@@ -52,7 +52,7 @@ def heard(worker: Worker, now: float) -> str:
 
 def gpu(worker: Worker) -> str:
     """Memory and utilisation; a gap where there is none or nothing is known of it."""
-    if worker.state not in ("alive", "dead"):
+    if worker.state not in ("alive", "resting", "dead"):
         return "-"
     told = [
         f"{size(each.used_bytes)} of {size(each.total_bytes)}"

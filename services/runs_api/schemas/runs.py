@@ -102,8 +102,8 @@ class WorkerView(BaseModel):
 
     name: str
     role: str
-    state: Literal["alive", "dead", "unknown", "ended"] = Field(
-        description="`unknown`: its run is silent"
+    state: Literal["alive", "resting", "dead", "unknown", "ended"] = Field(
+        description="`resting`: it gets no work for now; `unknown`: its run is silent"
     )
     pids: list[int]
     restarts: int
