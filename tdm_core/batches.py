@@ -34,12 +34,14 @@ def rewarded_batch(
     """The surrogate's batch; `names` label the R rewards in the statistics."""
     rewards = [GroupRewards(group.rewards_RGK, group.valid_RGK) for group in groups]
     advantages = normaliser(rewards)
+    tags = [group.group.prompt.tag for group in groups]
     return RewardedBatch(
         fresh=fresh_batch([group.group for group in groups]),
         advantages_NK=torch.cat([a.advantages_GK for a in advantages]),
         valid_NK=torch.cat([a.valid_GK for a in advantages]),
         group_weights=tuple(group.weight for group in groups),
-        statistics=reward_statistics(rewards, advantages, names, normaliser.config),
+        statistics=reward_statistics(rewards, advantages, names, normaliser.config)
+        | rewards_by_tag(rewards, tags, names, normaliser.config),
     )
 
 
@@ -72,6 +74,27 @@ def reward_statistics(
         for k in range(column.shape[1]):
             if mask[:, k].any():
                 statistics[f"reward/{name}/step_{k}"] = float(column[:, k][mask[:, k]].mean())
+    return statistics
+
+
+def rewards_by_tag(
+    rewards: Sequence[GroupRewards],
+    tags: Sequence[str | None],
+    names: Sequence[str],
+    config: AdvantageConfig,
+) -> dict[str, float]:
+    """Mean reward of the final images by the prompts' category, one tag a group; a group without a
+    tag is in none, and a tag without any valid reward is not told."""
+    statistics: dict[str, float] = {}
+    for index, name in enumerate(names):
+        by_tag: dict[str, list[Tensor]] = {}
+        for tag, group in zip(tags, rewards, strict=True):
+            if tag is not None:
+                final = final_rewards(group.rewards_RGK[index], config)
+                by_tag.setdefault(tag, []).append(final[~final.isnan()])
+        for tag, found in by_tag.items():
+            if (judged := torch.cat(found)).numel():
+                statistics[f"reward_by_tag/{name}/{tag}"] = float(judged.mean())
     return statistics
 
 

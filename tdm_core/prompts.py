@@ -22,6 +22,11 @@ class Prompt:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What a reward may need besides the text (GenEval's clauses, a target string)."""
 
+    @property
+    def tag(self) -> str | None:
+        """Its category, such as `counting`; None where the source names none."""
+        return self.metadata.get("tag") or None
+
 
 def prompt_index(seed: int, group_id: int, num_prompts: int) -> int:
     """Place of the group's prompt, 0 .. num_prompts - 1; every epoch visits each prompt once."""

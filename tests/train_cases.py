@@ -27,6 +27,15 @@ HELD_OUT = {
 """Changes that have a run evaluated."""
 
 
+def tagged_prompts(folder: Path) -> dict[str, str]:
+    """The toy world's prompts as a file that gives each a tag, to train on and to be held out."""
+    path = folder / "tagged.jsonl"
+    texts = PROMPTS.read_text().splitlines()
+    lines = [{"prompt": text, "tag": text.replace(" ", "-")} for text in texts]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {"train": str(path), "heldout": str(path)}
+
+
 def toy_run(runs: Path, **changes: Any) -> RunConfig:
     """The toy world as in configs/toy.yaml, with `changes` to its sections."""
     sections: dict[str, dict[str, Any]] = {

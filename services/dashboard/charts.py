@@ -32,6 +32,8 @@ class Curve:
     spread: Series | None = None
     """Drawn as a band of one standard deviation to each side; it has the very same iterations."""
     is_dashed: bool = False
+    colour: int | None = None
+    """Place among the colours; None is the curve's among the curves."""
 
 
 def with_gaps(series: Series, values: Sequence[float | None]) -> list[list[float | None]]:
@@ -59,7 +61,8 @@ def lines(curves: Sequence[Curve], top: float | None = None) -> Chart | None:
         return None
     series: list[dict[str, Any]] = []
     for number, curve in enumerate(curves):
-        colour = COLOURS[number % len(COLOURS)]
+        place = number if curve.colour is None else curve.colour
+        colour = COLOURS[place % len(COLOURS)]
         if curve.spread is not None:
             series += _band(curve.series, curve.spread, colour, f"band {number}")
         line = _line(curve.name, with_gaps(curve.series, curve.series.values), colour)

@@ -1,6 +1,7 @@
 """Which of a run's numbers the pages show, and how they are read."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from services.dashboard.charts import Curve
 from services.dashboard.panels import Stamp
@@ -9,6 +10,7 @@ from services.runs_api.metric_table import MetricTable, Stack
 
 MAX_POINTS = 600
 MAX_COLUMNS = 200
+HELD_OUT = "evaluation/student/"
 
 
 def reward_names(numbers: Iterable[str]) -> list[str]:
@@ -28,10 +30,21 @@ def reward_band(table: MetricTable, name: str) -> Curve:
 
 def evaluation_names(table: MetricTable) -> list[str]:
     """Rewards that judge the held-out prompts: the whole, without parts and tags."""
-    prefix = "evaluation/student/"
-    names = [name.removeprefix(prefix) for name in table.names if name.startswith(prefix)]
+    names = [name.removeprefix(HELD_OUT) for name in table.names if name.startswith(HELD_OUT)]
     about = ("num_images", "seconds", "policy_version", "iteration")
     return [name for name in names if "/" not in name and name not in about]
+
+
+def held_out_curve(table: MetricTable, name: str) -> Curve:
+    """A held-out score at the iterations that the evaluations are of: of one that ran beside
+    training a later line tells."""
+    numbers = [HELD_OUT + name, f"{HELD_OUT}iteration"]
+    known = [number for number in numbers if number in table.names]
+    score, *told = table.together(known, max_points=MAX_POINTS)
+    if told:
+        own = zip(score.steps, told[0].values, strict=True)
+        score = replace(score, steps=[step if of is None else int(of) for step, of in own])
+    return Curve(name, score)
 
 
 def curve(table: MetricTable, name: str, label: str = "") -> Curve:

@@ -114,8 +114,10 @@ class Board(Generic[Model]):
         make: Callable[[Model], Chart | None],
         wide: bool = False,
         note: str = "",
+        otherwise: str = "Nothing told yet.",
     ) -> None:
-        """A panel with a chart, which stays in place and gets new data, and with its numbers."""
+        """A panel with a chart, which stays in place and gets new data, and with its numbers; where
+        there is none, it says `otherwise`."""
         stamp, body, data = self._frame(title, wide)
         drawn: list[tuple[ui.echart, Any]] = []
 
@@ -134,7 +136,7 @@ class Board(Generic[Model]):
             drawn.clear()
             with body:
                 if found is None:
-                    empty("Nothing told yet.")
+                    empty(otherwise)
                     return
                 words = tag("div", role="img", aria_label=describe(title, found.options))
                 with words:

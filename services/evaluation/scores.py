@@ -25,7 +25,7 @@ def score_table(
     table = {f"{reward}/missing": float(lost + len(records) - len(ready))}
     if not ready:
         return table
-    tags = [prompts[record.group_id].metadata.get("tag") for record in ready]
+    tags = [prompts[record.group_id].tag for record in ready]
     values = [_value(record) for record in ready]
     table |= _means(reward, values, tags)
     by_group: dict[int, list[float]] = {}

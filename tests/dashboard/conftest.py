@@ -14,7 +14,7 @@ from services.dashboard.sessions import COOKIE
 from services.run_store.run_folder import RunFolder
 from tests.dashboard.serving import Dashboard, make_keys, serving
 from tests.labels.browser import chromium, visits
-from tests.train_cases import HELD_OUT, Running, toy_run
+from tests.train_cases import HELD_OUT, Running, tagged_prompts, toy_run
 
 VIEWPORT = {"width": 1280, "height": 800}
 
@@ -34,9 +34,10 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Over one finished toy run; each role has signed in once."""
     folder = tmp_path_factory.mktemp("dashboard")
+    changes = HELD_OUT | {"prompts": tagged_prompts(folder)}
     # In a thread: Playwright occupies this one's event loop.
     made = Running(
-        toy_run(folder / "runs", telemetry={"images_every": 2}, **HELD_OUT), "toy-finished"
+        toy_run(folder / "runs", telemetry={"images_every": 2}, **changes), "toy-finished"
     )
     made.join()
     finished = made.folder

@@ -17,7 +17,7 @@ from services.run_store.images import ImageStore
 from services.run_store.promoted import promoted
 from services.run_store.retention import Retention
 from tests.labels.test_page import XSS
-from tests.train_cases import Running, metrics, toy_run
+from tests.train_cases import Running, metrics, tagged_prompts, toy_run
 
 pytestmark = pytest.mark.integration
 
@@ -105,7 +105,8 @@ def test_no_page_is_wider_than_a_phone_and_no_cell_so_narrow_that_a_word_breaks(
 def live(stage):
     """A run that has made some iterations and waits; it goes on when told to."""
     name = f"toy-live-{len(list(stage.runs.iterdir()))}"
-    running = Running(toy_run(stage.runs, run={"iterations": 10**6}), name)
+    prompts = tagged_prompts(stage.runs.parent)
+    running = Running(toy_run(stage.runs, run={"iterations": 10**6}, prompts=prompts), name)
     running.until(lambda status: status.get("iteration", 0) >= 2)
     commands.request(running.folder.path, "pause")
     running.until(lambda status: status["state"] == "paused")
@@ -331,6 +332,28 @@ def test_a_chart_is_a_table_and_a_file_too(open_page, stage):
     head, *rows = csv.reader(started.value.path().read_text().splitlines())
     assert head == ["iteration", "upper_half"]
     assert [float(value) for _, value in rows] == told
+
+
+def test_rewards_are_followed_by_prompt_category(open_page, stage, live):
+    trained = "Reward of the rollouts by prompt category"
+    titles = {"Held-out score by prompt category": "evaluation/student/", trained: "reward_by_tag/"}
+    page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
+    for title, prefix in titles.items():
+        name = "upper_half/label-1"
+        told = [line[prefix + name] for line in metrics(stage.finished) if prefix + name in line]
+        chart = page.locator(f"section[aria-label='{title}']")
+        words = chart.get_by_role("img").first
+        expect(words).to_have_attribute("aria-label", re.compile(f"{name} {told[-1]:.4g}"))
+        chart.get_by_role("button", name="as a table").click()
+        expect(chart.locator("tbody tr")).to_have_count(len(told))
+        expect(chart.locator(".stamp")).to_contain_text("policy v6")
+    page.get_by_label("By category").select_option("upper_half")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("measure=upper_half"))
+    assert serious(page) == []
+    page = shown(open_page(f"/runs/{live.folder.id}/rewards"), "Rewards")
+    chart = page.locator(f"section[aria-label='{trained}']").get_by_role("img").first
+    expect(chart).to_have_attribute("aria-label", re.compile("upper_half/label-0 0"))
 
 
 def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):

@@ -8,11 +8,12 @@ from typing import get_args
 
 import pytest
 
+from services.dashboard.categories import categories, measures_of, of_table
 from services.dashboard.charts import Curve, lines, stacks
 from services.dashboard.data_tables import Table
 from services.dashboard.frame import Shell, Visit, ago
 from services.dashboard.histories import lesson_of, people_of, timeline
-from services.dashboard.numbers import newest_phases, phases, reward_band, size
+from services.dashboard.numbers import held_out_curve, newest_phases, phases, reward_band, size
 from services.dashboard.pages.gallery import read_query
 from services.dashboard.pages.held_out import in_order, rows_of, spread_out
 from services.dashboard.pages.workers import gpu, heard
@@ -159,6 +160,51 @@ def test_a_long_curve_has_its_silence_and_no_other_gap():
     before, after = curve["data"][gap - 1][0], curve["data"][gap + 1][0]
     assert before <= 3000 < after
     assert after - before < 40
+
+
+def test_a_held_out_score_is_at_the_iteration_that_it_is_of():
+    student = "evaluation__student__"
+    table = told(
+        (1.0, {f"{student}ocr": 0.25, f"{student}iteration": 0.0}),
+        (2.0, {}),
+        (3.0, {f"{student}ocr": 0.5, f"{student}iteration": 2.0}),
+        (4.0, {f"{student}ocr": 0.75}),  # a run of old does not say
+    )
+    assert held_out_curve(table, "ocr").series.steps == [0, 2, 4]
+
+
+def geneval():
+    """What an evaluation tells of a reward with the part `strict`, and what training does."""
+    tags = {"counting": 0.25, "a/b": 0.75, "tag_mean": 0.5}
+    held_out = {"geneval": 0.4, "geneval/missing": 0.0, "geneval/std_error": 0.1}
+    held_out |= {"geneval/strict": 0.3, "ocr": 0.9, "ocr/exact": 0.8, "iteration": 0.0}
+    for measure in ("geneval", "geneval/strict"):
+        held_out |= {f"{measure}/{tag}": value for tag, value in tags.items()}
+    numbers = {f"evaluation/student/{name}": value for name, value in held_out.items()}
+    trained = {"reward_by_tag/geneval/a/b": 0.5, "reward_by_tag/geneval/counting": 0.5}
+    return numbers | trained | {"reward_by_tag/ocr/word": 1.0}
+
+
+def test_categories_are_told_from_parts_counts_and_other_rewards():
+    names = sorted(geneval())
+    assert measures_of(names) == ["geneval", "geneval/strict"]
+    assert categories(names, "geneval") == ["a/b", "counting", "tag_mean"]
+    assert categories(names, "geneval/strict") == ["a/b", "counting", "tag_mean"]
+    assert categories(names, "ocr") == []
+
+
+def test_categories_have_curves_of_the_measure_and_of_its_reward():
+    found = of_table(told((1.0, geneval())), "geneval/strict")
+    assert [each.name for each in found.held_out] == [
+        "geneval/strict/a/b",
+        "geneval/strict/counting",
+        "geneval/strict/tag_mean",
+    ]
+    assert found.held_out[1].series.values == [0.25]
+    assert [each.name for each in found.trained] == ["geneval/a/b", "geneval/counting"]
+    unevaluated = of_table(told((1.0, {"reward_by_tag/ocr/word": 1.0})), "")
+    assert unevaluated.held_out == []
+    assert [each.name for each in unevaluated.trained] == ["ocr/word"]
 
 
 def test_no_label_of_a_chart_is_markup():

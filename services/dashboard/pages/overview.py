@@ -8,8 +8,8 @@ from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import bars, chip, empty, link, tag, tile
 from services.dashboard.frame import TONES, Shell, Visit
 from services.dashboard.numbers import (
-    curves,
     evaluation_names,
+    held_out_curve,
     newest,
     newest_phases,
     percent,
@@ -64,11 +64,7 @@ def load(shell: Shell, run: OpenRun) -> Model:
     with run.numbers() as table:
         points = {name: table.latest(name) for name in (*TILES, *STALENESS)}
         rewards = [reward_band(table, name) for name in reward_names(table.names)]
-        held_out = curves(
-            table,
-            [f"evaluation/student/{name}" for name in evaluation_names(table)],
-            "evaluation/student/",
-        )
+        held_out = [held_out_curve(table, name) for name in evaluation_names(table)]
         spent = newest_phases(table, WINDOW)
         stamp = newest(table, run)
         recent = list(table.times[-WINDOW:])

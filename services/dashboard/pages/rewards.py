@@ -1,18 +1,20 @@
-"""Rewards: curves, per step, how they are spread, held-out scores; other runs beside."""
+"""Rewards: curves, by prompt category, per step, how they are spread; other runs beside."""
 
 import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from services.dashboard.categories import ByCategory, by_category, category_panels, measures
 from services.dashboard.charts import Curve, lines
 from services.dashboard.data_tables import Cell, Table
-from services.dashboard.elements import choices, empty, entry, form, link, tag
+from services.dashboard.elements import choice, choices, empty, entry, form, link, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import (
     MAX_POINTS,
     curve,
     curves,
     evaluation_names,
+    held_out_curve,
     newest,
     reward_names,
 )
@@ -42,14 +44,15 @@ class Model:
     stamp: Stamp
     rewards: list[Curve]
     held_out: list[Curve]
+    by_category: ByCategory
     by_step: list[Curve]
     shape: list[Curve]
     spreads: list[Spread]
     people: HumanAgreement
 
 
-def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Model:
-    """The first run whole, of the others the curves."""
+def load(runs: list[OpenRun], measure: str, from_step: int | None, to_step: int | None) -> Model:
+    """The first run whole, of the others the curves; those by category are of `measure`."""
     run = runs[0]
     with run.numbers() as table:
         names = reward_names(table.names)
@@ -75,30 +78,35 @@ def load(runs: list[OpenRun], from_step: int | None, to_step: int | None) -> Mod
                 )
                 for name in reward_names(table.names)
             ]
-            held_out += [
-                curve(table, f"evaluation/student/{name}", f"{label}{name}")
-                for name in evaluation_names(table)
-            ]
-    return Model(stamp, rewards, held_out, by_step, shape, spreads, people)
+            for name in evaluation_names(table):
+                score = held_out_curve(table, name).series
+                held_out.append(Curve(label + name, score, is_dashed=other is not run))
+    categories = by_category(runs, measure)
+    return Model(stamp, rewards, held_out, categories, by_step, shape, spreads, people)
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
     runs = beside(visit.shell.library, run, visit.query)
     first, last = number(visit.query, "from_step"), number(visit.query, "to_step")
-    board = Board(run.id, lambda: load(runs, first, last))
+    measure = visit.query.get("measure", "")
+    board = Board(run.id, lambda: load(runs, measure, first, last))
     known = await asyncio.to_thread(visit.shell.library.all)
+    by = await asyncio.to_thread(measures, run)
     with form("Which iterations, which other runs"):
         ids = [other.id for other in known if other.id != run.id]
         beside_it = [other.id for other in runs[1:]]
         choices("with", f"Beside it, {MAX_RUNS - 1} at most", ids, beside_it)
         entry("from_step", "Histogram from iteration", first, "number", min=0)
         entry("to_step", "to iteration", last, "number", min=0)
+        if by:
+            choice("measure", "By category", {name: name for name in by}, measure)
         tag("button", "Show", type="submit")
 
     def panels() -> None:
         board.chart("Mean reward of the rollouts", lambda model: lines(model.rewards), wide=True)
         board.chart("Held-out score of the averaged generator", lambda m: lines(m.held_out))
+        category_panels(board, lambda model: model.by_category)
         board.chart(
             "Reward by denoising step",
             lambda model: lines(model.by_step),

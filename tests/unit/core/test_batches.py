@@ -1,5 +1,7 @@
 """Groups as a batch, and the statistics that people watch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +20,11 @@ def judged(group_id: int, rewards_GS, revision: int = 1) -> RewardedGroup:
     values = per_step_rewards(torch.tensor([rewards_GS], dtype=torch.float64), 4)
     group = rollout_group(group_id, len(rewards_GS))
     return RewardedGroup(group, values, ~values.isnan(), revision)
+
+
+def tagged(rewarded: RewardedGroup, tag: str) -> RewardedGroup:
+    prompt = replace(rewarded.group.prompt, metadata={"tag": tag})
+    return replace(rewarded, group=replace(rewarded.group, prompt=prompt))
 
 
 def batch_of(*groups, **config):
@@ -58,6 +65,21 @@ def test_in_gain_form_the_reported_reward_is_the_final_images():
     assert facts["reward/r/mean"] == pytest.approx(0.7)
     assert facts["reward/r/step_0"] == pytest.approx(0.15)
     assert facts["reward/r/step_3"] == pytest.approx(0.45)
+
+
+def test_rewards_are_told_by_the_prompts_tags():
+    groups = [
+        tagged(judged(0, [[0.0], [1.0]]), "counting"),
+        tagged(judged(1, [[4.0], [NAN]]), "counting"),
+        tagged(judged(2, [[NAN], [NAN]]), "colors"),  # missing, not zero
+        judged(3, [[9.0], [9.0]]),
+    ]
+    facts = batch_of(*groups).statistics
+    told = {name: value for name, value in facts.items() if name.startswith("reward_by_tag/")}
+    assert told == {"reward_by_tag/r/counting": pytest.approx(5 / 3)}
+    path = tagged(judged(0, [[0.1, 0.4, 0.3, 0.9], [0.2, 0.2, 0.2, 0.5]]), "counting")
+    facts = batch_of(path, per_step="gain").statistics
+    assert facts["reward_by_tag/r/counting"] == pytest.approx(0.7)
 
 
 def test_a_batch_without_any_valid_reward_reports_no_reward():
