@@ -129,13 +129,17 @@ def test_commands_reach_the_run_and_their_outcome_shows(open_page, live):
     page = shown(open_page(f"/runs/{live.folder.id}/control", "admin"), "Run control")
     history = page.locator("section[aria-label='What became of them']")
     before = live.folder.status()["iteration"]
+    # A button that is drawn anew loses the click that comes just then.
+    page.get_by_role("button", name="Checkpoint now").evaluate("button => button.isFirst = true")
     page.get_by_role("button", name="Unpause").click()
     expect(history.locator("tr", has_text="unpause")).to_contain_text("applied")
     live.until(lambda status: status["iteration"] > before)
     page.get_by_role("button", name="Pause", exact=True).click()
     expect(page.locator(".state")).to_contain_text("paused")
-    page.get_by_role("button", name="Checkpoint now").click()
+    button = page.get_by_role("button", name="Checkpoint now")
+    button.click()
     expect(history.locator("tr", has_text="checkpoint")).to_contain_text("applied")
+    assert button.evaluate("button => button.isFirst")
     assert list(live.folder.checkpoints.glob("step_*/manifest.json"))
     assert "key:" in history.inner_text()
 

@@ -69,19 +69,19 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             "Commands",
             lambda model: _buttons(visit, run, model, dialogs),
             wide=True,
-            of=lambda model: model.state,
+            of=lambda model: (_hindrance(visit, model), model.state == "silent"),
         )
         board.panel(
             "Live parameters",
             lambda model: _values(visit, run, model, dialogs),
             wide=True,
-            of=lambda model: (model.state, model.values),
+            of=lambda model: (_hindrance(visit, model), model.values),
         )
         board.panel(
             "Workers of the rewards",
             lambda model: _pools(visit, run, model, dialogs),
             wide=True,
-            of=lambda model: (model.state, model.pools),
+            of=lambda model: (_hindrance(visit, model), model.pools),
         )
         board.panel("What became of them", _history, wide=True, of=lambda model: model.commands)
 
