@@ -43,7 +43,6 @@ from services.runtime.batch_pool import BatchPool
 from services.runtime.batches import BatchQueue
 from services.runtime.handles import HostSpec, Recipe
 from services.runtime.local import LocalRuntime
-from services.runtime.scaling import ScaleBounds, Scaler
 from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
 from services.train import train
@@ -132,9 +131,7 @@ def pool(seconds: float) -> None:
 async def _served(groups_per_s: float, wait_s: float, seconds: float) -> dict[str, float]:
     runtime, rng = LocalRuntime(Patience()), random.Random(0)
     handles = await runtime.start([HostSpec("judge", {"judge": Recipe(f"{__name__}:Judge")})])
-    bounds = ScaleBounds(1, 1, 0, 0)
-    staff = Staff(list(handles.values()), Scaler(bounds))
-    used = BatchPool(staff, BatchQueue(BATCH, wait_s, 1000))
+    used = BatchPool(Staff(list(handles.values())), BatchQueue(BATCH, wait_s, 1000))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(used.serve())
         async with asyncio.TaskGroup() as judging:

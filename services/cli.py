@@ -199,14 +199,14 @@ def set_(
 @app.command()
 def scale(
     run: Run,
-    reward: Annotated[str, typer.Argument(help="a reward's name")],
-    workers: Annotated[str, typer.Argument(help="how many, or `auto`: what its queue asks for")],
+    pool: Annotated[str, typer.Argument(help="rollout, or a reward's name")],
+    workers: Annotated[str, typer.Argument(help="how many; of a reward also `auto`, by its queue")],
     runs: Runs = RUNS,
     wait: Wait = 60,
     as_json: AsJson = False,
 ) -> None:
-    """Have so many workers judge by a reward, between its num_workers and max_workers."""
-    _control("scale", run, runs, wait, as_json, {"reward": reward, "workers": workers})
+    """Have so many workers generate, or judge by a reward, on Ray, within the config's bounds."""
+    _control("scale", run, runs, wait, as_json, {"pool": pool, "workers": workers})
 
 
 @app.command()

@@ -40,6 +40,8 @@ REWARD_KINDS = (
     "ranked",
     "human",
 )
+ROLLOUT = "rollout"
+"""The pool that is no reward's; the others are called as their rewards."""
 _PYTHON_REWARD = re.compile(r"python:[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -268,7 +270,9 @@ class ClusterConfig(Section):
     address: str | None = None
     """Ray cluster to join; None joins the job's own, or starts one on this machine."""
     num_rollout_workers: int = Field(default=1, ge=1)
-    """Processes that generate."""
+    """Processes that generate; where max_rollout_workers allows more, those to begin with."""
+    max_rollout_workers: int | None = Field(default=None, ge=1)
+    """Most that `tdm-r1 scale` may make of them, on Ray; None is num_rollout_workers."""
     rollout_groups: int = Field(default=2, ge=1)
     """Prompt groups one generate call makes."""
     max_groups_in_flight: int = Field(default=12, ge=1)
@@ -291,6 +295,11 @@ class ClusterConfig(Section):
     """Seconds until a wait for a worker ends the run, saying what it waited for."""
     max_restarts: int = Field(default=3, ge=0)
     """Restarts of one worker before the run ends."""
+
+    @property
+    def most_rollout_workers(self) -> int:
+        """Processes that may generate at once."""
+        return self.max_rollout_workers or self.num_rollout_workers
 
 
 class EvaluationConfig(Section):
@@ -428,6 +437,10 @@ class RunConfig(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         _require(not twice, f"rewards: name {', '.join(twice)} is used twice; names are unique")
         _require(
+            ROLLOUT not in names,
+            f"rewards: name {ROLLOUT} means the rollout workers; give the reward another",
+        )
+        _require(
             self.evaluation.num_images == 0 or bool(self.judges),
             f"evaluation.num_images={self.evaluation.num_images}, but no reward can judge without "
             "people; give evaluation.rewards or set evaluation.num_images=0",
@@ -515,6 +528,16 @@ class RunConfig(Section):
         _require(
             cluster.runtime == "ray" or cluster.address is None,
             f"cluster.address={cluster.address!r} has no meaning with cluster.runtime=local",
+        )
+        _require(
+            cluster.num_rollout_workers <= cluster.most_rollout_workers,
+            f"cluster.max_rollout_workers={cluster.max_rollout_workers} is below "
+            f"cluster.num_rollout_workers={cluster.num_rollout_workers}; use at least as many",
+        )
+        _require(
+            cluster.placement == "split" or cluster.max_rollout_workers in (None, 1),
+            f"cluster.max_rollout_workers={cluster.max_rollout_workers} with placement=colocated, "
+            "whose one process generates too; use placement=split",
         )
 
     def is_stored(self, group_id: int) -> bool:

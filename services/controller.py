@@ -77,7 +77,8 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as self.stages.tasks:
                 work = [self.control.watch(), self.runtime.supervise(self.stages.resync)]
-                work += [pool.serve() for pool in self.stages.judges.values()]
+                pools = (self.stages.rollout, *self.stages.judges.values())
+                work += [pool.serve() for pool in pools]
                 beside = [self.stages.spawn(each) for each in work]
                 await self._begin()
                 self.control.enter("running")
@@ -104,7 +105,7 @@ class Controller:
         loops = Loops(self.stages, self.control, self.goes_on, self.finish_iteration)
         beside = [self.stages.spawn(loop) for loop in loops.all_but_generator()]
         await loops.generator_loop()
-        for task in (*beside, *loops.judging):
+        for task in (*beside, *loops.under_way):
             task.cancel()
 
     async def _train_on_policy(self) -> None:

@@ -1,17 +1,17 @@
 """Which processes a run consists of, and the handles to them by what they do."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from services.config import RewardConfig, RunConfig
+from services.config import ROLLOUT, RewardConfig, RunConfig
 from services.run_store.run_folder import RunFolder
 from services.runtime.batch_pool import BatchPool
 from services.runtime.batches import BatchQueue, Lost
 from services.runtime.handles import Handle, Hire, HostSpec, Recipe
 from services.runtime.pool import Pool
-from services.runtime.scaling import ScaleBounds, Scaler
+from services.runtime.scaling import ScaleBounds
 from services.runtime.staff import Staff
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ def plan(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
 
 
 def assemble(config: RunConfig, handles: Mapping[str, Handle], hire: Hire | None = None) -> Crew:
-    """The crew of a run whose `plan` was started; `hire` starts those on standby, if it can."""
+    """The crew of a run whose `plan` was started; `hire` keeps those that are hired, if it can."""
     return Crew(
-        rollout=Pool([handles[f"rollout-{i}"] for i in range(_num_rollout_workers(config))]),
+        rollout=_rollout_pool(config, handles, hire),
         rewards={
             reward.name: _reward_pool(config, reward, handles, hire)
             for reward in config.automatic_rewards
@@ -66,39 +66,58 @@ def assemble(config: RunConfig, handles: Mapping[str, Handle], hire: Hire | None
             for reward in _heldout_rewards(config)
         },
         people={
-            reward.name: Pool([handles[f"reward-{reward.name}-0"]])
+            reward.name: _pool_of_one(handles, f"reward-{reward.name}-0")
             for reward in config.rewards
             if reward.human
         },
         replay=handles["replay"],
         surrogate=handles["surrogate"],
         generator=handles["generator"],
-        evaluator=Pool([handles["evaluator"]]) if "evaluator" in handles else None,
-        recorder=Pool([handles["recorder"]]),
+        evaluator=_pool_of_one(handles, "evaluator") if "evaluator" in handles else None,
+        recorder=_pool_of_one(handles, "recorder"),
     )
+
+
+def _pool_of_one(handles: Mapping[str, Handle], name: str) -> Pool:
+    return Pool(Staff([handles[name]]))
+
+
+def _rollout_pool(config: RunConfig, handles: Mapping[str, Handle], hire: Hire | None) -> Pool:
+    names = _rollout_workers(config)
+    return Pool(_staff(ROLLOUT, names, ScaleBounds(1, len(names)), handles, hire))
 
 
 def _reward_pool(
     config: RunConfig, reward: RewardConfig, handles: Mapping[str, Handle], hire: Hire | None
 ) -> BatchPool:
     names = _reward_workers(reward)
-    fewest, most = reward.num_workers, len(names)
-    if most > fewest and hire is None:
-        log.warning(
-            "reward %r keeps its %d workers: only cluster.runtime=ray can start more of them "
-            "(max_workers=%d)",
-            reward.name,
-            fewest,
-            most,
-        )
-    bounds = ScaleBounds(fewest, most, reward.scale_up_after_s, reward.scale_down_after_s)
+    pace_s = (reward.scale_up_after_s, reward.scale_down_after_s)
+    bounds = ScaleBounds(reward.num_workers, len(names), *pace_s)
     capacity = config.algorithm.replay.capacity_groups
-    permanent = [handles[name] for name in names[:fewest]]
     return BatchPool(
-        Staff(permanent, Scaler(bounds), names[fewest:], hire),
+        _staff(f"reward {reward.name!r}", names, bounds, handles, hire),
         BatchQueue(reward.batch_size, reward.batch_wait_s, capacity, reward.queue_deadline_s),
         partial(_fault_of, reward),
     )
+
+
+def _staff(
+    pool: str,
+    names: Sequence[str],
+    bounds: ScaleBounds,
+    handles: Mapping[str, Handle],
+    hire: Hire | None,
+) -> Staff:
+    """Those of `names` that were started, and the others on standby."""
+    here = [handles[name] for name in names if name in handles]
+    if hire is None and len(here) < len(names):
+        log.warning(
+            "%s keeps its %d workers: only cluster.runtime=ray can start more of them (%d at most)",
+            pool,
+            len(here),
+            len(names),
+        )
+    return Staff(here, bounds, names[len(here) :], hire)
 
 
 def _fault_of(reward: RewardConfig, lost: Lost) -> RuntimeError | None:
@@ -117,20 +136,22 @@ def _heldout_rewards(config: RunConfig) -> list[RewardConfig]:
 
 
 def _reward_workers(reward: RewardConfig) -> list[str]:
-    """Those that are always there, then those on standby."""
+    """Those that are always there, then those that may be hired."""
     return [f"reward-{reward.name}-{i}" for i in range(reward.max_workers or reward.num_workers)]
 
 
-def _num_rollout_workers(config: RunConfig) -> int:
-    return 1 if config.cluster.placement == "colocated" else config.cluster.num_rollout_workers
+def _rollout_workers(config: RunConfig) -> list[str]:
+    """The same of rollout: one is always there."""
+    colocated = config.cluster.placement == "colocated"
+    return [f"rollout-{i}" for i in range(1 if colocated else config.cluster.most_rollout_workers)]
 
 
 def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
     """Workers that hold a network: a process each, or one for all with one backbone."""
-    cluster = config.cluster
+    cluster, rollouts = config.cluster, _rollout_workers(config)
     workers = {
-        f"rollout-{index}": Recipe("services.rollout.worker:RolloutWorker", (config, index))
-        for index in range(_num_rollout_workers(config))
+        name: Recipe("services.rollout.worker:RolloutWorker", (config, index))
+        for index, name in enumerate(rollouts)
     } | {
         "surrogate": Recipe("services.surrogate.learner:SurrogateLearner", (config,)),
         "generator": Recipe("services.generator.learner:GeneratorLearner", (config,)),
@@ -161,6 +182,8 @@ def _networks(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
             num_gpus=gpus[name.partition("-")[0]],
             threads=cluster.threads_per_worker,
             restartable=name not in ranks,
+            hired=name in rollouts[1:],
+            standby=name in rollouts[cluster.num_rollout_workers :],
         )
         for name, recipe in workers.items()
     ]
@@ -182,6 +205,7 @@ def _rewards(config: RunConfig, folder: RunFolder) -> list[HostSpec]:
             num_gpus=reward.num_gpus,
             threads=config.cluster.threads_per_worker,
             restartable=True,
+            hired=index >= reward.num_workers,
             standby=index >= reward.num_workers,
         )
         for reward in (*config.rewards, *_heldout_rewards(config))

@@ -20,6 +20,7 @@ from services.hacking_watch import HackingWatch
 from services.runtime.batches import Lost
 from services.runtime.handles import Reference
 from services.runtime.pool import Pool
+from services.runtime.staff import Staff
 from services.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Evaluations:
         return await facts, (parts[:num_singles], parts[num_singles:])
 
     async def _sees_groups(self, name: str) -> bool:
-        answer, _ = await Pool([self._judges[name].staff.first]).run("sees_groups")
+        answer, _ = await Pool(Staff([self._judges[name].staff.first])).run("sees_groups")
         return await answer
 
     async def _judge(

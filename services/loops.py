@@ -4,7 +4,7 @@ Rewards feed the surrogate alone, so a slow judge costs the surrogate freshness 
 anything. What a loop waits for is a count of the buffer or a free slot; `Changes` wakes it.
 
     loop       waits for                        unblocked by
-    rollout    a free slot                      the generator's draws
+    rollout    a free worker, a free slot       rollouts that are done, the generator's draws
     judging    a free reward worker             rollout (a task a group; the pools' own loops)
     offer      judged images                    judging
     hear       a while                          the clock
@@ -14,7 +14,7 @@ anything. What a loop waits for is a count of the buffer or a free slot; `Change
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,8 @@ class Loops:
         self.num_generating = 0
         self.training = False
         self.surrogate_waits = False
-        self.judging: set[asyncio.Task[None]] = set()
+        self.under_way: set[asyncio.Task[None]] = set()
+        """Groups that are generated or judged; a task each call of a worker, then each group."""
         self.to_offer: dict[str, asyncio.Queue[_Group]] = {
             name: asyncio.Queue() for name in stages.people
         }
@@ -58,36 +59,44 @@ class Loops:
         self._publishing: asyncio.Task[Any] | None = None
 
     def all_but_generator(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """The loops that run beside the generator's and the reward pools': one a rollout worker."""
-        yield from (self.rollout_loop() for _ in self.stages.rollout.handles)
+        """The loops that run beside the generator's and the pools' own."""
+        yield self.rollout_loop()
         for name in self.stages.people:
             yield self.offer_loop(name)
             yield self.hear_loop(name)
         yield self.surrogate_loop()
 
     async def rollout_loop(self) -> None:
-        """Keep one rollout worker generating with the newest weights it has.
+        """Keep the rollout workers, however many, generating with the newest weights they have.
 
         Consumes prompts. Produces groups in the buffer, and images for the reward pools. Waits for
-        a free slot. Unblocked by the generator's draws, and by groups growing too old for it.
+        a free worker and a free slot. Unblocked by workers that are done or hired, by the
+        generator's draws, and by groups growing too old for it.
         """
-        stages, size = self.stages, self.stages.config.cluster.rollout_groups
+        stages, staff = self.stages, self.stages.rollout.staff
         while True:
+            await stages.changes.until(lambda: bool(staff.free))  # of a long call the call says so
             await self._until(lambda: self._free_slots() >= 1, "a free rollout slot")
-            count = int(min(size, self._free_slots()))
-            if count < 1:
-                continue  # another worker's loop was quicker to take the slot
-            requests = stages.prompts.take(count)
+            count = int(min(stages.config.cluster.rollout_groups, self._free_slots()))
+            if count < 1 or not staff.free:
+                continue  # the slot was taken, or the worker has gone, before this loop woke
             self.num_generating += count
-            try:
-                groups, version = await stages.generate(requests)
-            finally:
-                self.num_generating -= count
-            for each in groups:
-                task = stages.spawn(self._judge(_Group(each, version)))
-                self.judging.add(task)
-                task.add_done_callback(self.judging.discard)
-            stages.changes.tell()
+            self._go_on_with(self._roll_out(stages.prompts.take(count)))
+
+    async def _roll_out(self, requests: Sequence[Any]) -> None:
+        """One call of a rollout worker, and what comes after it."""
+        try:
+            groups, version = await self.stages.generate(requests)
+        finally:
+            self.num_generating -= len(requests)
+        for each in groups:
+            self._go_on_with(self._judge(_Group(each, version)))
+        self.stages.changes.tell()
+
+    def _go_on_with(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.stages.spawn(work)
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
 
     async def _judge(self, group: _Group) -> None:
         """Have a group judged by every reward, and store and offer it once all have spoken.

@@ -10,12 +10,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from services.config import RunConfig
+from services.config import ROLLOUT, RunConfig
 from services.crew import Crew
 from services.run_store.arguments import RefusedError
 from services.runtime.batches import Lost
 from services.runtime.handles import Reference
-from services.runtime.waiting import Changes, Patience
+from services.runtime.staff import Staff
+from services.runtime.waiting import Patience
 from services.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -67,14 +68,13 @@ class Stages:
         self.surrogate, self.generator = crew.surrogate, crew.generator
         self.recorder, self.judges = crew.recorder, crew.judges
         self.prompts, self.telemetry, self.patience = prompts, telemetry, patience
-        self.changes = Changes()
+        self.changes = self.rollout.staff.news  # a free worker wakes the loops too
         self.iteration = 0
         self.policy_version = 0
         self.surrogate_version = 0
         self.counts: dict[str, float] = {}
         self.num_images = 0
         self.tasks: asyncio.TaskGroup | None = None
-        self._published: Reference | None = None
         self._recording: list[asyncio.Task[Any]] = []
         self._noting: asyncio.Task[Any] | None = None
 
@@ -85,18 +85,19 @@ class Stages:
 
     async def resync(self, worker: str) -> None:
         """Bring a restarted worker up to date."""
-        for handle in self.rollout.handles:
-            if handle.name == worker:
-                await handle.load_weights.remote(self._published)
+        await self.rollout.staff.brief(worker)
         for people in self.people.values():
-            for handle in people.handles:
-                if handle.name == worker:
-                    await handle.adopt.remote(self.replay.pending.remote())
+            if (door := people.staff.first).name == worker:
+                await door.adopt.remote(self.replay.pending.remote())
 
     async def publish_first(self) -> None:
         """Hand out the weights that the run starts from."""
-        self._published = self.generator.publish_weights.remote()
-        await self.rollout.tell("load_weights", self._published)
+        await self._hand_out()
+
+    def _hand_out(self) -> Coroutine[Any, Any, Any]:
+        """Have every rollout worker load the generator's newest weights, and who comes later."""
+        published = self.generator.publish_weights.remote()
+        return self.rollout.staff.tell("load_weights", published)
 
     async def collect(self) -> None:
         """Roll out and reward one iteration's groups; each call's images are judged at once.
@@ -266,15 +267,13 @@ class Stages:
     async def publish(self) -> None:
         """Hand the updated generator to every rollout worker."""
         with self.telemetry.phase("publish"):
-            self._published = self.generator.publish_weights.remote()
             self.policy_version += 1
-            await self.rollout.tell("load_weights", self._published)
+            await self._hand_out()
 
     def publish_beside(self) -> asyncio.Task[Any]:
         """The same without waiting for workers that are still generating."""
-        self._published = self.generator.publish_weights.remote()
         self.policy_version += 1
-        return self.spawn(self.rollout.tell("load_weights", self._published))
+        return self.spawn(self._hand_out())
 
     async def note_counts(self) -> None:
         """What the buffer holds now goes into the next line."""
@@ -289,21 +288,26 @@ class Stages:
         for told in [worker.reconfigure.remote(config) for worker in workers]:
             await told
 
-    def scale(self, reward: str, workers: int | Literal["auto"]) -> None:
-        """Have so many workers judge by a reward; RefusedError where there cannot be as many."""
-        if reward not in self.judges:
-            known = ", ".join(self.judges) or "none (people are not scaled)"
-            raise RefusedError(
-                f"no reward {reward!r} has workers of its own here; allowed: {known}"
-            )
+    @property
+    def staffs(self) -> dict[str, Staff]:
+        """The workers of every pool whose size people may change, by its name for them."""
+        return {ROLLOUT: self.rollout.staff} | {n: pool.staff for n, pool in self.judges.items()}
+
+    def scale(self, pool: str, workers: int | Literal["auto"]) -> None:
+        """Have so many workers in a pool; RefusedError where there cannot be as many."""
+        if pool not in self.staffs:
+            known = ", ".join(self.staffs)
+            raise RefusedError(f"no pool {pool!r} here; allowed: {known} (people are not scaled)")
         try:
-            self.judges[reward].staff.hold(None if workers == "auto" else workers)
+            self.staffs[pool].hold(None if workers == "auto" else workers)
         except ValueError as refusal:
-            raise RefusedError(f"reward {reward!r}: {refusal}") from None
+            key = "cluster.max_rollout_workers" if pool == ROLLOUT else "the reward's max_workers"
+            remedy = f"a run with cluster.runtime=ray may have up to {key} of them"
+            raise RefusedError(f"{pool}: {refusal}; {remedy}") from None
 
     def pool_sizes(self) -> dict[str, dict[str, int | None]]:
-        """By reward how many workers there are, may be, and are held; JSON-able."""
-        return {name: pool.staff.sizes() for name, pool in self.judges.items()}
+        """By pool how many workers there are, may be, and are held; JSON-able."""
+        return {name: staff.sizes() for name, staff in self.staffs.items()}
 
     def resting_workers(self) -> dict[str, str]:
         """Workers that get nothing to do for now, and why; JSON-able."""
@@ -329,4 +333,5 @@ class Stages:
             "surrogate/lr": algorithm.surrogate.lr,
         }
         self.telemetry.note(rates)
+        self.telemetry.note({"rollout/workers": self.rollout.staff.num_workers})
         self.telemetry.write(self.iteration, self.policy_version, self.surrogate_version)

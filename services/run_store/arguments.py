@@ -98,17 +98,17 @@ def _checked_values(values: Mapping[str, Any]) -> dict[str, float | int]:
 
 
 def _checked_size(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """`reward`, and `workers`: a number, or `auto` for what its queue asks for."""
-    reward, workers = arguments.get("reward"), arguments.get("workers")
+    """`pool`, and `workers`: a number, or `auto` for what its queue asks for."""
+    pool, workers = arguments.get("pool"), arguments.get("workers")
     if isinstance(workers, float | str) and str(workers).removesuffix(".0").isdecimal():
         workers = int(float(workers))
     is_size = workers == "auto" or (type(workers) is int and 1 <= workers <= 1000)
-    if len(arguments) != 2 or not isinstance(reward, str) or not is_size:
+    if len(arguments) != 2 or not isinstance(pool, str) or not is_size:
         raise RefusedError(
-            f"scale takes reward (a reward's name) and workers (1 to 1000, or auto); got "
+            "scale takes pool (rollout, or a reward's name) and workers (1 to 1000, or auto); got "
             f"{dict(arguments)!r}"
         )
-    return {"reward": reward, "workers": workers}
+    return {"pool": pool, "workers": workers}
 
 
 def now(config: RunConfig, key: str) -> float | int:

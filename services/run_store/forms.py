@@ -160,6 +160,7 @@ class _Pool(_Line):
     fewest: Count
     most: Count
     held: Count | None
+    automatic: bool = True
 
 
 class Status(_Line):

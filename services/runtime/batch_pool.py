@@ -13,7 +13,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from services.runtime.batches import OVERFLOW, BatchQueue, Lost, Piece
 from services.runtime.costs import Costs
@@ -22,8 +21,6 @@ from services.runtime.staff import MAX_REST_S, Staff
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25
-"""How often a pool that may change its size looks whether it should."""
 MAX_DEATHS = 2
 """Workers that may die at a batch before its pieces are done one by one."""
 
@@ -67,7 +64,7 @@ class BatchPool:
         pushed_out = self._queue.put(piece)
         if pushed_out is not None:
             self._lose(pushed_out, OVERFLOW)
-        self._news.set()
+        self._news.tell()
         return await piece.answer
 
     async def judge_together(
@@ -79,7 +76,7 @@ class BatchPool:
         """
         pieces = [Piece(reference, size, self._clock()) for reference in references]
         self._queue.put_together(pieces)
-        self._news.set()
+        self._news.tell()
         return await asyncio.gather(*(piece.answer for piece in pieces))
 
     async def serve(self) -> None:
@@ -91,14 +88,11 @@ class BatchPool:
         """
         async with asyncio.TaskGroup() as tasks:
             while True:
-                self._news.clear()
                 for piece, lost in self._queue.clear_out(self._clock()):
                     self._lose(piece, lost)
                 self._give_out(tasks)
                 self.staff.resize(tasks, self._queue.depth / self._queue.size)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause_s()):
-                        await self._news.wait()
+                await self._news.news(self._pause_s())
 
     def _give_out(self, tasks: asyncio.TaskGroup) -> None:
         while self.staff.free and (taken := self._queue.take(self._clock())):
@@ -129,22 +123,22 @@ class BatchPool:
             if death.host != handle.host:
                 raise  # what the pieces came from died, so no worker of this pool can help
             self._try_again(batch, death)
-            await self.staff.return_alive(handle)
+            await self.staff.died(handle)
         else:
             unfit, raised = counts.pop("unfit", ""), counts.pop("raised", "")
             if raised and not unfit and self._another_may(handle, batch):
                 unfit = await self._have_tried(handle, batch, raised)
-                await self.staff.return_fit(handle, unfit)
-                return
-            self._nobody_can = bool(raised) and (
-                self._nobody_can or batch[0].second_try is not None
-            )
-            _tell_first(batch, could=not raised)
-            self.costs.note_batch(seconds, [began - piece.since for piece in batch], counts)
-            for piece, answer in zip(batch, answers, strict=True):
-                if not piece.answer.done():
-                    piece.answer.set_result(answer)
-            await self.staff.return_fit(handle, unfit)
+            else:
+                is_second = batch[0].second_try is not None
+                self._nobody_can = bool(raised) and (self._nobody_can or is_second)
+                _tell_first(batch, could=not raised)
+                self.costs.note_batch(seconds, [began - piece.since for piece in batch], counts)
+                for piece, answer in zip(batch, answers, strict=True):
+                    if not piece.answer.done():
+                        piece.answer.set_result(answer)
+            await self.staff.settle(handle, unfit)
+        finally:
+            self.staff.enter(handle)
 
     def _another_may(self, handle: Handle, batch: list[Piece]) -> bool:
         first = batch[0].second_try is None
@@ -157,7 +151,7 @@ class BatchPool:
             piece.second_try = outcome
         self.costs.count("handed_over", len(batch))
         self._queue.put_back(batch)
-        self._news.set()
+        self._news.tell()
         with self.staff.without(handle, raised):
             # Not for ever: the others may hang or die at it.
             await asyncio.wait([outcome], timeout=MAX_REST_S)
@@ -176,13 +170,13 @@ class BatchPool:
             return
         self.costs.count("reissued", len(batch))
         self._queue.put_back(*([batch] if deaths < MAX_DEATHS else [[piece] for piece in batch]))
-        self._news.set()
+        self._news.tell()
 
     def _pause_s(self) -> float | None:
         """Until the next look, unless there is news."""
         now = self._clock()
         looks = [
-            LOOK_S if self.staff.may_change else None,
+            self.staff.look_s,
             self._queue.due_in_s(now) if self.staff.free else None,
             self._queue.overdue_in_s(now),
         ]

@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from services.runtime.handles import (
+    Employer,
     GpuState,
     Handle,
     HireFailedError,
@@ -307,32 +308,41 @@ class ClusterRuntime:
 
     async def supervise(self, resync: Resync) -> None:
         """Restart hosts that may be, `max_restarts` times each; raise the death of another."""
-        await asyncio.gather(*(self._keep(host, resync) for host in self._hosts.values()))
+        kept = [host for host in self._hosts.values() if not host.spec.hired]
+        await asyncio.gather(*(self._keep(host, resync, lambda: None) for host in kept))
 
-    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
-        """Run a host that is on standby until the call is ended; see `Runtime`."""
-        spec = self._standby[name]
-        host = self._hired[name] = _Processes(spec, self._registry, self.max_restarts)
-        ((_, handle),) = self._handles(host)
+    async def hire(self, name: str, employer: Employer) -> None:
+        """Run a host until the call is ended; see `Runtime`."""
+        running = self._hosts.pop(name, None)  # since the run's start
+        host = running or _Processes(self._standby[name], self._registry, self.max_restarts)
+        self._standby[name], self._hired[name] = host.spec, host
+
+        async def welcome(worker: str) -> None:
+            await employer.welcome(ClusterHandle(worker, host, self.patience))
+
+        end = "it was not needed any more"
         try:
-            # Without a deadline: Ray may have to add a node for it, and nobody waits for it.
-            start = f"{name} to start (Ray has {_free()})"
-            await self.patience.wait(host.start(), start, endless=True)
-            host.alive.set()
-            welcome(handle)
-            await self._keep(host, _nothing)
+            if not running:
+                # Without a deadline: Ray may have to add a node for it, and nobody waits for it.
+                start = f"{name} to start (Ray has {_free()})"
+                await self.patience.wait(host.start(), start, endless=True)
+                host.alive.set()
+                await welcome(name)
+            await self._keep(host, welcome, lambda: employer.miss(name))
         except Exception as fault:  # whatever its constructor raises, on whichever node it is
-            host.ended = WorkerDiedError(name, str(fault))
-            host.alive.set()
+            end = str(fault)
             raise HireFailedError(name, fault) from fault
         finally:
+            host.ended = WorkerDiedError(name, end)
+            host.alive.set()  # whoever waits for its restart hears of its end
             host.kill()
             del self._hired[name]
 
-    async def _keep(self, host: _Processes, resync: Resync) -> None:
+    async def _keep(self, host: _Processes, resync: Resync, on_death: Callable[[], None]) -> None:
         while True:
             death = await host.death()
             host.alive.clear()
+            on_death()
             if not host.may_restart:
                 host.ended = _final(death, host)
                 host.alive.set()
@@ -384,10 +394,6 @@ def leave() -> None:
     finally:
         if collects:
             gc.enable()
-
-
-async def _nothing(worker: str) -> None:
-    """A hired worker has no state of the run to be brought up to."""
 
 
 def _final(death: WorkerDiedError, host: _Processes) -> WorkerDiedError:

@@ -64,8 +64,10 @@ class HostSpec:
     """CPU threads a process computes with."""
     restartable: bool = False
     """Whether a death is mended by a new process; otherwise it ends the run."""
+    hired: bool = False
+    """It lives as long as the `Runtime.hire` that keeps it, and not as long as the run."""
     standby: bool = False
-    """Declared only: it starts when it is hired."""
+    """Of one that is hired: it starts then, and not with the run."""
 
 
 class Reference(Protocol):
@@ -137,7 +139,19 @@ Resync = Callable[[str], Awaitable[None]]
 """Given the name of a restarted worker, brings it up to date."""
 
 
-Hire = Callable[[str, Callable[[Handle], None]], Coroutine[Any, Any, None]]
+class Employer(Protocol):
+    """Who hires workers."""
+
+    async def welcome(self, handle: Handle) -> None:
+        """A worker was started, or started again, then under another handle."""
+        ...
+
+    def miss(self, name: str) -> None:
+        """A worker has died; it is welcomed again once it lives."""
+        ...
+
+
+Hire = Callable[[str, Employer], Coroutine[Any, Any, None]]
 """`Runtime.hire`."""
 
 
@@ -154,17 +168,20 @@ class Runtime(Protocol):
         """
         ...
 
-    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
-        """Run the host `name`, which is on standby, for as long as this call lives.
+    async def hire(self, name: str, employer: Employer) -> None:
+        """Keep the host `name`, of one worker, running for as long as this call lives.
 
-        `welcome` gets its one worker's handle once that is made, however long it takes to find
-        room; a death is mended as that of any other host. To end the call is to end the host.
+        One that is on standby starts first, however long it takes to find room; a death is mended
+        as that of any other host. To end the call is to end the host, which can be hired again.
         Raises HireFailedError once it cannot be started, or has died too often.
         """
         ...
 
     async def supervise(self, resync: Resync) -> None:
-        """Restart what may be restarted, and raise WorkerDiedError for the rest; never returns."""
+        """Restart what may be restarted, and raise WorkerDiedError for the rest; never returns.
+
+        Of all hosts but those that are hired.
+        """
         ...
 
     def processes(self) -> dict[str, "ProcessState"]:

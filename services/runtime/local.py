@@ -7,11 +7,11 @@ import asyncio
 import inspect
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from services.runtime.handles import Handle, HostSpec, ProcessState, Resync
+from services.runtime.handles import Employer, Handle, HostSpec, ProcessState, Resync
 from services.runtime.hosting import Host, gpu_in_use
 from services.runtime.waiting import Patience
 
@@ -121,7 +121,7 @@ class LocalRuntime:
         self.elastic = False
         self._threads: dict[str, _Thread] = {}
 
-    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
+    async def hire(self, name: str, employer: Employer) -> None:
         """Not here: see `elastic`."""
         raise AssertionError(f"{name}: the local runtime has a fixed number of workers")
 

@@ -1,61 +1,46 @@
 """Workers that do the same: work goes to a free one, and is done again if that one dies."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from services.runtime.handles import Handle, WorkerDiedError
+from services.runtime.handles import WorkerDiedError
+from services.runtime.staff import Staff
 
 
 class Pool:
-    """Interchangeable workers."""
+    """Interchangeable workers, each of which does one call at a time."""
 
-    def __init__(self, handles: Sequence[Handle]) -> None:
-        if not handles:
-            raise ValueError("a pool of no workers; use at least one")
-        self.handles = list(handles)
-        self._free: asyncio.Queue[Handle] = asyncio.Queue()
-        for handle in self.handles:
-            self._free.put_nowait(handle)
+    def __init__(self, staff: Staff) -> None:
+        self.staff = staff
 
     async def run(self, method: str, *args: Any, num_returns: int = 1) -> tuple[Any, float]:
         """The reference (or tuple of them) of a call that is done, and its seconds of work.
 
-        A worker that dies at it is waited for and asked again; what a worker raises is raised.
+        If a worker dies at it, whoever is free next is asked, which may be the same one, started
+        again; what a worker raises is raised.
         """
-        handle = await self._free.get()
-        try:
-            while True:
+        staff = self.staff
+        while True:
+            await staff.news.until(lambda: bool(staff.free))
+            handle = staff.take()
+            try:
                 answer = getattr(handle, method).remote(*args, num_returns=num_returns)
-                try:
-                    seconds = await (answer if num_returns == 1 else answer[0]).settled()
-                except WorkerDiedError as death:
-                    if death.host != handle.host:
-                        raise  # what the arguments came from died, so this worker cannot help
-                    await handle.revived()
-                else:
-                    return answer, seconds
-        finally:
-            self._free.put_nowait(handle)
+                seconds = await (answer if num_returns == 1 else answer[0]).settled()
+                await staff.settle(handle)
+                return answer, seconds
+            except WorkerDiedError as death:
+                if death.host != handle.host:
+                    raise  # what the arguments came from died, so no worker of this pool can help
+                await staff.died(handle)
+            finally:
+                staff.enter(handle)
 
-    def tell(self, method: str, *args: Any) -> Coroutine[Any, Any, list[Any]]:
-        """Call every worker, before any call that comes later; await it for their answers.
+    async def serve(self) -> None:
+        """Mind how many workers there are, where that may change; never returns.
 
-        One that dies answers None: its restart brings it up to date.
+        Waits for news of them. Unblocked by `Staff.hold`, by workers that are done, by the clock.
         """
-        references = [getattr(handle, method).remote(*args) for handle in self.handles]
-        return self._answers(references)
-
-    async def _answers(self, references: Sequence[Any]) -> list[Any]:
-        pairs = zip(references, self.handles, strict=True)
-        return list(await asyncio.gather(*(_unless_dead(*pair) for pair in pairs)))
-
-
-async def _unless_dead(reference: Any, handle: Handle) -> Any:
-    try:
-        return await reference
-    except WorkerDiedError as death:
-        if death.host != handle.host:
-            raise
-        await handle.revived()
-        return None
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self.staff.resize(tasks)
+                await self.staff.news.news(self.staff.look_s)

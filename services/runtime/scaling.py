@@ -7,6 +7,7 @@ Between the two nothing changes, and after a change both times start anew: a bur
 and a pause ends none.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -18,10 +19,15 @@ class ScaleBounds:
     """Workers when there is nothing to do."""
     most: int
     """Workers when there is too much."""
-    up_after_s: float
-    """Seconds of crowding before one more."""
-    down_after_s: float
+    up_after_s: float = math.inf
+    """Seconds of crowding before one more; inf leaves the size to people."""
+    down_after_s: float = math.inf
     """Seconds of idleness before one fewer."""
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the size follows from what there is to do."""
+        return self.up_after_s < math.inf
 
 
 class Scaler:

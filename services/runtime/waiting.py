@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -89,3 +90,9 @@ class Changes:
         """Wait until `condition()`, looked at now and after every change."""
         while not condition():
             await self._next.wait()
+
+    async def news(self, within_s: float | None) -> None:
+        """Wait for the next change, or as long as that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._next.wait()

@@ -178,8 +178,29 @@ def test_a_live_parameter_is_set_with_a_word_and_its_outcome_shows(open_page, li
     change("500", "set")
     expect(history.locator("tr", has_text="set checkpoint.every=500")).to_contain_text("applied")
     expect(row).to_contain_text("500")
-    pools = page.locator("section[aria-label='Workers of the rewards']")
-    expect(pools).to_contain_text("fixed")  # threads are
+    pools = page.locator("section[aria-label='Rollout and reward workers']")
+    for pool in ("rollout", "upper_half"):
+        expect(pools.locator("tr", has_text=pool)).to_contain_text("fixed")  # threads are
+
+
+def test_rollout_workers_are_scaled_with_a_word(open_page, another):
+    folder = another("toy-elastic")
+    sizes = {"workers": 1, "fewest": 1, "most": 4, "held": 1}
+    pools = {"rollout": sizes | {"automatic": False}, "upper_half": sizes | {"held": None}}
+    folder.write_status({**folder.status(), "state": "running", "pools": pools})
+    page = shown(open_page(f"/runs/{folder.id}/control", "admin"), "Run control")
+    page.get_by_role("button", name="Change upper_half").click()
+    expect(page.locator(".dialog")).to_contain_text("1 to 4 workers of upper_half, or as many as")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Change rollout").click()
+    expect(page.locator(".dialog")).not_to_contain_text("auto")
+    page.get_by_label("new value").fill("3")
+    page.get_by_label("type scale").fill("scale")
+    page.get_by_role("button", name="Go on").click()
+    history = page.locator("section[aria-label='What became of them']")
+    expect(history.locator("tr", has_text="scale rollout to 3")).to_contain_text("requested")
+    (command,) = commands.history(folder.path)
+    assert command.arguments == {"pool": "rollout", "workers": 3}
 
 
 def test_a_checkpoint_is_promoted_with_a_click(open_page, another):

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from services.runtime.cluster import ClusterRuntime
-from services.runtime.handles import HireFailedError, HostSpec, Recipe, WorkerDiedError
+from services.runtime.handles import Handle, HireFailedError, HostSpec, Recipe, WorkerDiedError
 from services.runtime.pool import Pool
+from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
 from tests.one_ray import one_ray
 
@@ -119,7 +120,7 @@ def test_a_killed_pool_worker_is_restarted_resynced_and_its_work_done_again(tmp_
             await handles[name].load.remote(7)
 
         supervisor = asyncio.create_task(runtime.supervise(resync))
-        pool = Pool(list(handles.values()))
+        pool = Pool(Staff(list(handles.values())))
         answer, _ = await pool.run("die_once", str(tmp_path / "died"))
         value = await answer
         supervisor.cancel()
@@ -151,7 +152,7 @@ def test_an_idle_worker_that_is_killed_is_noticed_and_restarted() -> None:
 def test_a_crash_loop_ends_naming_the_worker() -> None:
     async def scenario(handles, runtime):
         supervisor = asyncio.create_task(runtime.supervise(resync_nothing))
-        pool = Pool(list(handles.values()))
+        pool = Pool(Staff(list(handles.values())))
         with pytest.raises(WorkerDiedError, match="rollout-0 died: 1 restarts were not enough"):
             await pool.run("die")
         with pytest.raises(WorkerDiedError, match="rollout-0"):
@@ -191,24 +192,64 @@ def test_a_process_answers_amid_its_work() -> None:
 
 def test_a_hired_worker_that_cannot_be_made_or_kept_is_none() -> None:
     broken = Recipe("tests.integration.cluster_workers:Unbuildable")
-    standby = HostSpec("broken", {"broken": broken}, num_cpus=0.1, standby=True)
+    standby = HostSpec("broken", {"broken": broken}, num_cpus=0.1, hired=True, standby=True)
 
     async def scenario(handles, runtime):
+        office = Office()
         with pytest.raises(HireFailedError, match=r"broken cannot be hired: ValueError: .*nowhere"):
-            await runtime.hire("broken", handles.setdefault)
-        here: asyncio.Future[Any] = asyncio.Future()
-        hired = asyncio.create_task(runtime.hire("dying", here.set_result))
-        dying = await here
+            await runtime.hire("broken", office)
+        hired = asyncio.create_task(runtime.hire("dying", office))
+        dying = await office.welcomed.get()
         with pytest.raises(WorkerDiedError):
             await dying.die.remote()
         with pytest.raises(HireFailedError, match="0 restarts were not enough"):
             await hired
         with pytest.raises(WorkerDiedError, match="dying"):
             await dying.revived()
-        return list(runtime.processes())
+        return list(runtime.processes()), office.missed
 
-    dying = host("dying", standby=True, restartable=True)
-    assert run(scenario, host(), standby, dying, max_restarts=0) == ["maker"]
+    dying = host("dying", hired=True, standby=True, restartable=True)
+    assert run(scenario, host(), standby, dying, max_restarts=0) == (["maker"], ["dying"])
+
+
+def test_a_hired_worker_that_was_there_from_the_start_can_be_ended_and_hired_again() -> None:
+    async def scenario(handles, runtime):
+        office, extra = Office(), handles["extra"]
+        supervisor = asyncio.create_task(runtime.supervise(resync_nothing))
+        kept = asyncio.create_task(runtime.hire("extra", office))
+        process = await extra.slow.remote(0)
+        amid = extra.slow.remote(60)
+        kept.cancel()
+        with pytest.raises(WorkerDiedError, match="extra"):
+            await amid
+        with pytest.raises(WorkerDiedError, match="not needed any more"):
+            await extra.revived()
+        gone = list(runtime.processes())
+        again = asyncio.create_task(runtime.hire("extra", office))
+        renewed = await (await office.welcomed.get()).slow.remote(0)
+        again.cancel()
+        assert not supervisor.done()
+        supervisor.cancel()
+        return gone, process != renewed, office.missed
+
+    extra = host("extra", hired=True, restartable=True)
+    assert run(scenario, host(), extra) == (["maker"], True, [])
+
+
+class Office:
+    """Hires workers, and remembers whom it missed."""
+
+    def __init__(self) -> None:
+        self.welcomed: asyncio.Queue[Handle] = asyncio.Queue()
+        self.missed: list[str] = []
+
+    async def welcome(self, handle: Handle) -> None:
+        """As `Employer.welcome`."""
+        self.welcomed.put_nowait(handle)
+
+    def miss(self, name: str) -> None:
+        """As `Employer.miss`."""
+        self.missed.append(name)
 
 
 def test_a_dead_learner_ends_the_run_naming_it() -> None:

@@ -176,16 +176,24 @@ def test_a_worker_that_finds_no_room_is_waited_for_by_nobody(tmp_path: Path) -> 
         max_workers=2,
         scale_up_after_s=0.1,
     )
-    running = endless_run(tmp_path, judge, heartbeat_s=1.0)
+    running = endless_run(tmp_path, judge, heartbeat_s=1.0, max_rollout_workers=2)
     running.until(lambda status: "reward-upper_half-1" in workers(status))
-    running.until(lambda status: bool(status.get("waiting")))
+    commands.request(running.folder.path, "scale", {"pool": "rollout", "workers": 2})
+    running.until(lambda status: "rollout-1" in status["workers"])
+    running.until(lambda status: len(status.get("waiting", [])) >= 2)
     at = running.folder.status()["iteration"]
     running.until(lambda status: status["iteration"] > at + 5)
     assert workers(running.folder.status()) == {
         "reward-upper_half-0": True,
         "reward-upper_half-1": False,
     }
-    assert "reward-upper_half-1 to start (Ray has" in running.folder.events.read_text()
+    for name in ("reward-upper_half-1", "rollout-1"):
+        assert running.folder.status()["workers"][name]["pids"] == []
+        assert f"{name} to start (Ray has" in running.folder.events.read_text()
+    sizes = {"workers": 1, "fewest": 1, "most": 2, "held": 2, "automatic": False}
+    assert running.folder.status()["pools"]["rollout"] == sizes
+    commands.request(running.folder.path, "scale", {"pool": "rollout", "workers": 1})
+    running.until(lambda status: "rollout-1" not in status["workers"])
     commands.request(running.folder.path, "stop")
     running.join()
     assert running.fault is None

@@ -56,21 +56,53 @@ def test_an_async_run_survives_the_deaths_of_rollout_and_reward_workers(tmp_path
     )
     running = Running(config)
     running.until(lambda status: status.get("iteration", 0) >= 3)
-    killed = {host: running.kill(host) for host in ("rollout-0", "reward-upper_half-0")}
+    hosts = ("rollout-0", "rollout-1", "reward-upper_half-0")
+    killed = {host: running.kill(host) for host in hosts}
     for host, process in killed.items():
         running.until(lambda status, host=host: status["workers"][host]["restarts"] == 1)
         running.until(lambda status, host=host: status["workers"][host]["alive"])
         assert running.folder.status()["workers"][host]["pids"] != [process]
     at = running.folder.status()["iteration"]
     running.until(lambda status: status["iteration"] > at + 5)
+    commands.request(running.folder.path, "scale", {"pool": "rollout", "workers": 1})
+    running.until(lambda status: "rollout-1" not in status["workers"])
+    at = running.folder.status()["iteration"]
+    running.until(lambda status: status["iteration"] > at + 5)
     commands.request(running.folder.path, "stop")
     running.join()
     assert running.fault is None
     lines = metrics(running.folder)
+    assert [lines[0]["rollout/workers"], lines[-1]["rollout/workers"]] == [2, 1]
     assert all(math.isfinite(v) for line in lines for v in line.values() if v is not None)
     assert max(line["replay/staleness_generator_max"] for line in lines) <= 1
     assert max(line.get("replay/staleness_surrogate_max", 0) for line in lines) <= 4
     assert "worker rollout-0 died" in running.folder.events.read_text()
+
+
+def test_rollout_workers_come_and_go_and_change_no_number(tmp_path: Path) -> None:
+    shape = {"rollout_groups": 1, "max_rollout_workers": 2}
+    config = toy_run(tmp_path / "ray", run={"iterations": 100_000}, cluster=on_ray(**shape))
+    running = Running(config)
+    running.until(lambda status: status.get("iteration", 0) >= 1)
+    for workers in (2, 1):
+        commands.request(running.folder.path, "scale", {"pool": "rollout", "workers": workers})
+        running.until(lambda status, n=workers: status["pools"]["rollout"]["workers"] == n)
+        at = running.folder.status()["iteration"]
+        running.until(lambda status, at=at: status["iteration"] > at + 2)
+    refused = commands.request(running.folder.path, "scale", {"pool": "rollout", "workers": 3})
+    commands.request(running.folder.path, "stop")
+    running.join()
+    assert running.fault is None
+    assert "3 workers: allowed 1 to 2" in commands.read(running.folder.path, refused).reason
+    found, done = numbers(running.folder), running.summary["iterations"]
+    assert {line.pop("rollout/workers") for line in found} == {1, 2}
+    local = toy_run(tmp_path / "local", run={"iterations": done}, cluster={"rollout_groups": 1})
+    undisturbed = Running(local)
+    undisturbed.join()
+    wanted = numbers(undisturbed.folder)
+    assert {line.pop("rollout/workers") for line in wanted} == {1}
+    assert found == wanted
+    assert running.summary["rollout_images"] == done * 4 * 16
 
 
 def test_two_deepspeed_ranks_train_as_one_does(tmp_path: Path) -> None:

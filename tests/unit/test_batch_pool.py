@@ -9,12 +9,12 @@ import pytest
 
 from services.runtime.batch_pool import BatchPool
 from services.runtime.batches import BatchQueue, Lost
-from services.runtime.handles import Handle, HireFailedError, HostSpec, Recipe
+from services.runtime.handles import HostSpec, Recipe
 from services.runtime.local import LocalRuntime
-from services.runtime.scaling import ScaleBounds, Scaler
+from services.runtime.scaling import ScaleBounds
 from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
-from tests.pool_cases import broken, go
+from tests.pool_cases import Hiring, broken, go, served
 
 pytestmark = pytest.mark.unit
 
@@ -35,17 +35,9 @@ def run(scenario, workers: int = 1, **queue: Any):
             [HostSpec(f"w{i}", {f"w{i}": doubler(f"w{i}")}) for i in range(workers)]
         )
         sizes: dict[str, Any] = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
-        bounds = ScaleBounds(workers, workers, 0.0, 0.0)
-        staff = Staff(list(handles.values()), Scaler(bounds))
-        pool = BatchPool(staff, BatchQueue(**sizes))
-        serving = asyncio.create_task(pool.serve())
-        try:
+        pool = BatchPool(Staff(list(handles.values())), BatchQueue(**sizes))
+        async with served(pool, runtime):
             return await asyncio.wait_for(scenario(pool, handles), 20)
-        finally:
-            go.set()
-            serving.cancel()
-            await asyncio.wait([serving])
-            await runtime.close()
 
     return asyncio.run(main())
 
@@ -265,7 +257,7 @@ def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():
         go.set()
         runtime = LocalRuntime(Patience())
         handles = await runtime.start([HostSpec("w0", {"w0": DOUBLER})])
-        staff = Staff(list(handles.values()), Scaler(ScaleBounds(1, 1, 0, 0)))
+        staff = Staff(list(handles.values()))
         pool = BatchPool(staff, BatchQueue(4, 0.0, 9))
         asking = asyncio.create_task(pool.judge(piece(13), 1))
         try:
@@ -279,28 +271,6 @@ def test_what_a_worker_raises_ends_the_pool_s_loop_with_it():
     assert [str(fault) for fault in caught.value.exceptions] == ["thirteen"]
 
 
-class Hiring:
-    """Hands out threads where a cluster would start processes; remembers who came and went."""
-
-    def __init__(self, runtime: LocalRuntime, faults: int = 0) -> None:
-        """The first `faults` workers cannot be started."""
-        self.runtime, self.faults = runtime, faults
-        self.log: list[str] = []
-
-    async def hire(self, name: str, welcome: Callable[[Handle], None]) -> None:
-        """As `Runtime.hire`."""
-        if self.faults > 0:
-            self.faults -= 1
-            raise HireFailedError(name, ModuleNotFoundError("No module named 'cv2'"))
-        handles = await self.runtime.start([HostSpec(name, {name: DOUBLER})])
-        self.log.append(f"+{name}")
-        welcome(handles[name])
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.log.append(f"-{name}")
-
-
 def run_hiring(scenario, faults: int = 0):
     """Run `scenario(pool, hiring, until)` of one worker and two that may be hired.
 
@@ -310,32 +280,26 @@ def run_hiring(scenario, faults: int = 0):
     async def main():
         go.clear()
         runtime, now = LocalRuntime(Patience()), [0.0]
-        hiring = Hiring(runtime, faults)
+        hiring = Hiring(runtime, DOUBLER, faults)
         handles = await runtime.start([HostSpec("w0", {"w0": DOUBLER})])
-        scaler = Scaler(ScaleBounds(1, 3, up_after_s=2.0, down_after_s=5.0))
+        bounds = ScaleBounds(1, 3, up_after_s=2.0, down_after_s=5.0)
 
         def clock() -> float:
             return now[0]
 
-        staff = Staff(list(handles.values()), scaler, ["w1", "w2"], hiring.hire, clock)
+        staff = Staff(list(handles.values()), bounds, ["w1", "w2"], hiring.hire, clock)
         pool = BatchPool(staff, BatchQueue(1, 0.0, 99), clock=clock)
-        serving = asyncio.create_task(pool.serve())
 
         async def until(condition: Callable[[], bool]) -> float:
             async with asyncio.timeout(20):
                 while not condition():
                     now[0] += 0.5
-                    staff.news.set()
+                    staff.news.tell()
                     await asyncio.sleep(0.001)
             return now[0]
 
-        try:
-            return await scenario(pool, hiring, until)
-        finally:
-            go.set()
-            serving.cancel()
-            await asyncio.wait([serving])
-            await runtime.close()
+        async with served(pool, runtime):
+            return await asyncio.wait_for(scenario(pool, hiring, until), 20)
 
     return asyncio.run(main())
 
@@ -376,8 +340,27 @@ def test_a_pool_that_is_held_has_that_many_workers_whatever_waits():
         return idle, staff.sizes()
 
     idle, free = run_hiring(scenario)
-    assert idle == {"workers": 3, "fewest": 1, "most": 3, "held": 3}
-    assert free == {"workers": 1, "fewest": 1, "most": 3, "held": None}
+    bounds = {"fewest": 1, "most": 3, "automatic": True}
+    assert idle == {"workers": 3, "held": 3, **bounds}
+    assert free == {"workers": 1, "held": None, **bounds}
+
+
+def test_workers_that_are_too_many_go_as_soon_as_they_are_done_however_much_waits():
+    async def scenario(pool, hiring, until):
+        pool.staff.hold(3)
+        await until(lambda: pool.staff.num_workers == 3)
+        judging = [asyncio.create_task(pool.judge(piece(n), 1)) for n in range(12)]
+        await until(lambda: not pool.staff.free)
+        pool.staff.hold(1)
+        go.set()
+        answers = await values(await asyncio.gather(*judging))
+        batches = [await hiring.handles[name].seen.remote() for name in ("w1", "w2")]
+        return answers, [len(each) for each in batches], hiring.log
+
+    answers, counts, log = run_hiring(scenario)
+    assert answers == [2 * n for n in range(12)]
+    assert counts == [1, 1]
+    assert sorted(log) == ["+w1", "+w2", "-w1", "-w2"]
 
 
 def test_a_worker_that_cannot_be_hired_is_done_without_and_tried_again_later(caplog):

@@ -182,6 +182,15 @@ AUTOMATIC = {"name": "a", "kind": "jpeg_compressibility"}
         ({"rewards": [people(wait="sometimes")]}, "wait"),
         ({"rewards": [people() | {"num_workers": 2}]}, "kind human has 1"),
         ({"rewards": [people() | {"max_workers": 2}]}, "1 for kind human"),
+        ({"rewards": [AUTOMATIC | {"name": "rollout"}]}, "name rollout means the rollout workers"),
+        (
+            {"cluster": {"num_rollout_workers": 3, "max_rollout_workers": 2}},
+            "max_rollout_workers=2 is below cluster.num_rollout_workers=3",
+        ),
+        (
+            {"cluster": {"placement": "colocated", "max_rollout_workers": 2}},
+            "max_rollout_workers=2 with placement=colocated",
+        ),
         ({"rewards": [AUTOMATIC | {"num_workers": 3, "max_workers": 2}]}, "max_workers=2 with"),
         ({"rewards": [AUTOMATIC | {"batch_wait_s": 600}]}, "batch_wait_s=600 is not below"),
         ({"rewards": [people(), people() | {"name": "other"}]}, "one run asks one question"),

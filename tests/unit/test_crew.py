@@ -8,7 +8,7 @@ import pytest
 
 from services.crew import assemble, plan
 from services.run_store.run_folder import RunFolder
-from services.runtime.handles import HostSpec
+from services.runtime.handles import Employer, HostSpec
 from tests.train_cases import reward, toy_run
 
 pytestmark = pytest.mark.unit
@@ -89,7 +89,26 @@ def test_a_runtime_that_can_hire_nobody_says_that_the_size_is_fixed(caplog) -> N
     handles = named(plan(config, FOLDER))
     assemble(config, handles)
     assert "reward 'upper_half' keeps its 1 workers" in caplog.text
-    assert "(max_workers=3)" in caplog.text
+    assert "(3 at most)" in caplog.text
+
+
+def test_all_rollout_workers_but_one_may_go_and_those_beyond_the_first_are_on_standby() -> None:
+    found = hosts(num_rollout_workers=2, max_rollout_workers=4)
+    assert [(host.hired, host.standby) for name, host in found.items() if "rollout" in name] == [
+        (False, False),
+        (True, False),
+        (True, True),
+        (True, True),
+    ]
+    config = toy_run(Path("runs"), cluster={"num_rollout_workers": 2, "max_rollout_workers": 4})
+    fixed = assemble(config, named(found.values())).rollout.staff
+    assert (fixed.sizes()["fewest"], fixed.sizes()["most"]) == (2, 2)
+
+    async def hire(name: str, employer: Employer) -> None:
+        """Never called here."""
+
+    sizes = assemble(config, named(found.values()), hire).rollout.staff.sizes()
+    assert sizes == {"workers": 2, "fewest": 1, "most": 4, "held": 2, "automatic": False}
 
 
 def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
@@ -108,12 +127,12 @@ def test_people_have_one_door_beside_the_pools_of_the_other_rewards() -> None:
     crew = assemble(config, named(found.values()))
     assert list(crew.rewards) == ["upper_half"]
     assert crew.rewards["upper_half"].staff.num_workers == 2
-    assert [handle.name for handle in crew.people["human"].handles] == ["reward-human-0"]
+    assert crew.people["human"].staff.first.name == "reward-human-0"
 
 
 def named(hosts: Iterable[HostSpec]) -> dict[str, Any]:
-    """A handle that is only looked at for each of their workers."""
-    return {name: Named(name) for host in hosts for name in host.workers}
+    """A handle that is only looked at for each worker that is started."""
+    return {name: Named(name) for host in hosts if not host.standby for name in host.workers}
 
 
 class Named:

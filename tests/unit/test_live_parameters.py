@@ -53,24 +53,24 @@ def test_what_cannot_be_set_is_refused_with_what_is_allowed(tmp_path, arguments,
     "arguments",
     [
         {},
-        {"reward": "ocr"},
-        {"reward": "ocr", "workers": 0},
-        {"reward": "ocr", "workers": 1.5},
-        {"reward": "ocr", "workers": True},
-        {"reward": "ocr", "workers": "many"},
-        {"reward": 3, "workers": 2},
-        {"reward": "ocr", "workers": 2, "when": "now"},
+        {"pool": "ocr"},
+        {"pool": "ocr", "workers": 0},
+        {"pool": "ocr", "workers": 1.5},
+        {"pool": "ocr", "workers": True},
+        {"pool": "ocr", "workers": "many"},
+        {"pool": 3, "workers": 2},
+        {"pool": "ocr", "workers": 2, "when": "now"},
     ],
 )
 def test_a_size_that_cannot_be_meant_is_refused(arguments):
-    with pytest.raises(RefusedError, match=r"scale takes reward .* and workers \(1 to 1000, or"):
+    with pytest.raises(RefusedError, match=r"scale takes pool .* and workers \(1 to 1000, or"):
         checked("scale", arguments)
 
 
 @pytest.mark.parametrize("workers", [3, 3.0, "3"])
 def test_a_size_is_a_number_or_auto(workers):
-    assert checked("scale", {"reward": "ocr", "workers": workers})["workers"] == 3
-    assert checked("scale", {"reward": "ocr", "workers": "auto"})["workers"] == "auto"
+    assert checked("scale", {"pool": "ocr", "workers": workers})["workers"] == 3
+    assert checked("scale", {"pool": "ocr", "workers": "auto"})["workers"] == "auto"
     with pytest.raises(RefusedError, match="pause takes no arguments"):
         checked("pause", {"workers": 3})
 
@@ -145,9 +145,11 @@ def test_a_run_that_goes_on_checkpoints_as_often_as_it_is_told_to(tmp_path, caps
     with pytest.raises(ValueError, match=r"refused to set: .*on-policy from its start to its end"):
         control("set", "run", tmp_path, 60, False, {"algorithm.replay.max_staleness_generator": 2})
     with pytest.raises(ValueError, match=r"refused to scale: .*upper_half.* 1 workers are fixed"):
-        control("scale", "run", tmp_path, 60, False, {"reward": "upper_half", "workers": 1})
-    with pytest.raises(ValueError, match=r"no reward 'ocr' .*; allowed: upper_half"):
-        control("scale", "run", tmp_path, 60, False, {"reward": "ocr", "workers": "auto"})
+        control("scale", "run", tmp_path, 60, False, {"pool": "upper_half", "workers": 1})
+    with pytest.raises(ValueError, match=r"rollout: its 1 workers are fixed; .*runtime=ray may"):
+        control("scale", "run", tmp_path, 60, False, {"pool": "rollout", "workers": 2})
+    with pytest.raises(ValueError, match=r"no pool 'ocr' .*; allowed: rollout, upper_half"):
+        control("scale", "run", tmp_path, 60, False, {"pool": "ocr", "workers": "auto"})
     control("stop", "run", tmp_path, 60, False)
     running.join()
     assert [list(change["values"]) for change in running.summary["changes"]] == [

@@ -11,6 +11,7 @@ from services.runtime.handles import HostSpec, Recipe
 from services.runtime.hosting import gpu_of
 from services.runtime.local import LocalRuntime
 from services.runtime.pool import Pool
+from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
 
 pytestmark = pytest.mark.unit
@@ -178,11 +179,11 @@ def test_the_status_shows_only_waits_that_are_long() -> None:
 
 def test_a_pool_uses_every_worker_and_tells_them_all() -> None:
     async def scenario(handles):
-        pool = Pool(list(handles.values()))
+        pool = Pool(Staff(list(handles.values())))
         answers = await asyncio.gather(*[pool.run("wait", 0.02) for _ in range(4)])
         threads = {await reference for reference, _ in answers}
         assert all(seconds >= 0.02 for _, seconds in answers)
-        return threads, await pool.tell("add", 5)
+        return threads, await pool.staff.tell("add", 5)
 
     names = ("left", "right")
     assert run(scenario, *map(spec, names)) == ({"left_0", "right_0"}, [5, 5])

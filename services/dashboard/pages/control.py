@@ -43,7 +43,7 @@ class Model:
     values: dict[str, float | None]
     """Live parameters by key."""
     pools: dict[str, Mapping[str, Any]]
-    """Rewards' workers by name."""
+    """Workers of rollout, and of rewards by their names."""
 
 
 def load(run: OpenRun) -> Model:
@@ -78,7 +78,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             of=lambda model: (_hindrance(visit, model), model.values),
         )
         board.panel(
-            "Workers of the rewards",
+            "Rollout and reward workers",
             lambda model: _pools(visit, run, model, dialogs),
             wide=True,
             of=lambda model: (_hindrance(visit, model), model.pools),
@@ -137,18 +137,19 @@ def _values(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
 
 def _pools(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
     if not model.pools:
-        empty("The run has not said yet who judges for it.")
+        empty("The run has not said yet who works for it.")
         return
 
     def change(name: str, pool: Mapping[str, Any]) -> None:
         if pool["fewest"] == pool["most"]:
             tag("span", "fixed", "quiet")
             return
-        note = f"{pool['fewest']} to {pool['most']} workers judge by {name}, or as many as its "
-        note += "queue asks for: auto."
+        note = f"{pool['fewest']} to {pool['most']} workers of {name}"
+        if pool.get("automatic", True):
+            note += ", or as many as its queue asks for: auto"
         ask = partial(_ask_value, visit, run, "scale", note, dialogs)
         _change_button(
-            visit, model, name, lambda: ask(lambda value: {"reward": name, "workers": value})
+            visit, model, name, lambda: ask(lambda value: {"pool": name, "workers": value})
         )
 
     rows = [
@@ -161,7 +162,8 @@ def _pools(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
         ]
         for name, pool in model.pools.items()
     ]
-    table(("reward", "workers", "how many", "allowed", "scale"), rows, "Workers of the rewards")
+    names = ("pool", "workers", "how many", "allowed", "scale")
+    table(names, rows, "Rollout and reward workers")
 
 
 def _change_button(visit: Visit, model: Model, what: str, ask: Callable[[], Any]) -> None:
@@ -255,7 +257,7 @@ def _history(model: Model) -> None:
 
 def _what(command: Command) -> str:
     if command.type == "scale":
-        return f"scale {command.arguments.get('reward')} to {command.arguments.get('workers')}"
+        return "scale " + " to ".join(map(str, command.arguments.values()))
     values = ", ".join(f"{key}={value}" for key, value in command.arguments.items())
     return f"{command.type} {values}".strip()
 

@@ -12,6 +12,7 @@ from services.runs_api.metric_table import Stack
 CHARTS = {
     "Seconds an iteration": ("seconds/iteration",),
     "Images a second": ("rollout/images_per_s",),
+    "Rollout workers": ("rollout/workers",),
     "Groups in the buffer": ("replay/held", "replay/fresh", "replay/rewarded"),
     "Staleness at the draw": (
         *(f"replay/staleness_generator_{which}" for which in ("mean", "p95", "max")),

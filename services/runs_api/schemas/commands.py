@@ -18,8 +18,8 @@ class CommandIn(BaseModel):
     type: Type
     arguments: dict[str, float | str] = Field(
         default_factory=dict,
-        description="`set`: values by key of the config; `scale`: `reward`, and `workers` (a number"
-        " or `auto`). Others have none",
+        description="`set`: values by key of the config; `scale`: `pool` (`rollout`, or a"
+        " reward's name) and `workers` (a number, or of a reward `auto`). Others have none",
         max_length=32,
     )
     timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
