@@ -63,6 +63,8 @@ def reward_statistics(
         "advantage/clipped": _mean(clipped.double(), valid),
         "advantage/valid": float(valid.double().mean()),
     }
+    if valid.any():
+        statistics["advantage/std"] = float(values[valid].std(correction=0))
     for index, name in enumerate(names):
         column = torch.cat([group.rewards_RGK[index] for group in rewards])
         mask = torch.cat([group.valid_RGK[index] for group in rewards])

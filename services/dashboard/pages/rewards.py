@@ -25,7 +25,7 @@ from services.runs_api.library import Library, OpenRun
 
 BINS = 10
 MAX_RUNS = 4
-SHAPE = ("advantage/abs_mean", "advantage/clipped", "advantage/zero_signal", "advantage/valid")
+SHAPE = tuple(f"advantage/{n}" for n in ("abs_mean", "std", "clipped", "zero_signal", "valid"))
 
 
 @dataclass(frozen=True)

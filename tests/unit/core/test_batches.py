@@ -55,6 +55,8 @@ def test_statistics_count_valid_rewards_only():
     assert facts["reward/r/std"] == pytest.approx((2 / 3) ** 0.5)
     assert facts["reward/r/step_0"] == pytest.approx(1.0)
     assert facts["advantage/valid"] == pytest.approx(0.75)
+    a = 1.5 * facts["advantage/abs_mean"]  # the valid advantages are a, -a and 0
+    assert facts["advantage/std"] == pytest.approx((2 / 3) ** 0.5 * a)
     assert facts["advantage/zero_signal"] == pytest.approx(0.5)
     assert facts["advantage/clipped"] == 0.0
 
@@ -84,6 +86,6 @@ def test_rewards_are_told_by_the_prompts_tags():
 
 def test_a_batch_without_any_valid_reward_reports_no_reward():
     facts = batch_of(judged(0, [[NAN], [NAN]])).statistics
-    assert "reward/r/mean" not in facts
+    assert facts.keys().isdisjoint({"reward/r/mean", "advantage/std"})
     assert facts["advantage/zero_signal"] == 1.0
     assert facts["advantage/valid"] == 0.0
