@@ -1,6 +1,7 @@
 """Pictures of a run, and what the judges said of them."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 from services.dashboard.elements import tag
 from services.runs_api.group_index import Group, Image
@@ -72,12 +73,17 @@ def step_name(sigmas: Sequence[float], step: int, num_steps: int) -> str:
 
 
 def verdicts(image: Image) -> str:
-    """Every reward of an image in a line; what is missing says why."""
-    parts = [
-        f"{name} {said['value']:.3g}" if said["value"] is not None else f"{name}: {said['state']}"
-        for name, said in image.rewards.items()
-    ]
-    return ", ".join(parts) or "not judged"
+    """Every reward of an image in a line, people's with their votes; what is missing says why."""
+    return ", ".join(_verdict(name, said) for name, said in image.rewards.items()) or "not judged"
+
+
+def _verdict(name: str, said: Mapping[str, Any]) -> str:
+    if said["value"] is None:
+        return f"{name}: {said['state']}"
+    parts = said.get("parts", {})
+    is_peoples = {"likes", "n"} <= parts.keys()
+    votes = f" ({parts['likes']:.3g} of {parts['n']:.3g} like it)" if is_peoples else ""
+    return f"{name} {said['value']:.3g}{votes}"
 
 
 def scores(group: Group) -> str:

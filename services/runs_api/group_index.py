@@ -22,6 +22,7 @@ TABLES = """
 CREATE TABLE groups (id INTEGER PRIMARY KEY, step INTEGER, policy_version INTEGER,
     prompt_id TEXT, prompt TEXT, sigmas TEXT);
 CREATE INDEX groups_by_prompt ON groups (prompt_id, id);
+CREATE INDEX groups_by_step ON groups (step);
 CREATE TABLE images (group_id INTEGER, sample INTEGER, digest TEXT, predictions TEXT,
     PRIMARY KEY (group_id, sample)) WITHOUT ROWID;
 CREATE TABLE files (digest TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -204,6 +205,15 @@ class GroupIndex:
     def count(self) -> int:
         """Groups that there are."""
         return self._database.execute("SELECT count(*) FROM groups").fetchone()[0]
+
+    def steps_beside(self, first: int | None, last: int | None) -> tuple[int | None, int | None]:
+        """The stored iterations next before `first` and next after `last`; without bounds the
+        newest, and none."""
+        query = "SELECT max(step) FROM groups WHERE ?1 IS NULL OR step < ?1"
+        (before,) = self._database.execute(query, (first,)).fetchone()
+        query = "SELECT min(step) FROM groups WHERE step > ?"
+        (after,) = self._database.execute(query, (last,)).fetchone()
+        return before, after
 
     def rewards(self) -> list[str]:
         """Names of the rewards that have judged."""

@@ -490,6 +490,20 @@ def test_the_gallery_shows_a_chosen_step_and_keeps_it_with_the_filters(open_page
     expect(bar.locator("a[aria-current]")).to_contain_text("after step 1")
 
 
+def test_the_gallery_goes_from_iteration_to_iteration_and_keeps_its_filters(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/gallery?prompt=label+0"), "Gallery")
+    bar = page.get_by_role("navigation", name="Iteration")
+    bar.get_by_role("link", name="Before: iteration 4").click()
+    page.wait_for_url(re.compile("prompt=label\\+0&from_step=4&to_step=4"))
+    expect(page.locator("article.group").first).to_contain_text("iteration 4")
+    expect(bar.get_by_role("link", name="After")).to_have_count(0)
+    bar.get_by_role("link", name="Before: iteration 2").click()
+    expect(page.locator("article.group").first).to_contain_text("iteration 2")
+    expect(bar.get_by_role("link", name="After: iteration 4")).to_be_visible()
+    bar.get_by_role("link", name="All iterations").click()
+    page.wait_for_url(re.compile("prompt=label\\+0$"))
+
+
 def test_held_out_prompts_are_followed_and_two_evaluations_compared(open_page, stage):
     page = shown(open_page(f"/runs/{stage.finished.id}/gallery"), "Gallery")
     page.get_by_role("link", name="Held-out prompts over time").click()

@@ -18,8 +18,10 @@ from services.dashboard.pages.gallery import read_query
 from services.dashboard.pages.held_out import in_order, rows_of, spread_out
 from services.dashboard.pages.workers import gpu, heard
 from services.dashboard.panels import Stamp, describe
+from services.dashboard.pictures import verdicts
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
 from services.run_store.forms import GroupEvent
+from services.runs_api.group_index import Image
 from services.runs_api.held_out import Evaluation, HeldOutImage
 from services.runs_api.library import Library
 from services.runs_api.metric_table import Series, Stack
@@ -432,6 +434,17 @@ def test_every_event_has_words_of_its_own():
     names = get_args(GroupEvent.model_fields["event"].annotation)
     said = timeline([happened(name, 1.0, by=0, reward="r") for name in names], made_by=0)
     assert len({station.text for station in said}) == len(names)
+
+
+def test_a_verdict_of_people_has_their_votes_and_a_missing_one_its_state():
+    said = {
+        "ocr": {"state": "ready", "value": 0.51234, "parts": {"exact": 1.0}},
+        "human": {"state": "ready", "value": 0.6, "parts": {"n": 2.5, "likes": 2.0, "rho": 0.5}},
+        "judge": {"state": "failed", "value": None},
+    }
+    image = Image(0, "a" * 64, [], None, said)
+    assert verdicts(image) == "ocr 0.512, human 0.6 (2 of 2.5 like it), judge: failed"
+    assert verdicts(replace(image, rewards={})) == "not judged"
 
 
 def evaluation(number, *values, version=0):

@@ -112,6 +112,15 @@ def test_filters_speak_of_images_scores_prompts_and_versions(index):
     assert ids(index, prompt_id="p0") == [3, 0]
 
 
+def test_the_iterations_beside_are_those_that_are_stored(index):
+    index.add([appearance(9, 0, 1.0, step=40)])
+    assert index.steps_beside(None, None) == (40, None)
+    assert index.steps_beside(40, 40) == (1, None)
+    assert index.steps_beside(1, 1) == (0, 40)
+    assert index.steps_beside(0, 39) == (None, 40)
+    assert GroupIndex().steps_beside(None, None) == (None, None)
+
+
 def test_a_prompt_is_text_and_no_pattern(index):
     assert ids(index, prompt="100%") == [1]
     assert ids(index, prompt="e_s") == [1]

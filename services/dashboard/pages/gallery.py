@@ -46,6 +46,8 @@ class Model:
     groups: list[Group]
     place: Place | None
     there: frozenset[str]
+    beside: tuple[int | None, int | None] = (None, None)
+    """Stored iterations before and after those shown."""
 
 
 def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
@@ -55,7 +57,8 @@ def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
     with run.images() as index:
         groups, place = index.page(query, ROWS, after)
         number = index.count()
-    return Model(stamp, number, groups, place, on_disk(run, groups))
+        beside = index.steps_beside(query.from_step, query.to_step)
+    return Model(stamp, number, groups, place, on_disk(run, groups), beside)
 
 
 def load_rewards(run: OpenRun) -> list[str]:
@@ -118,7 +121,7 @@ async def draw_rollouts(visit: Visit, run: OpenRun) -> None:
             "Groups",
             lambda model: _rows(run, visit, query, model),
             wide=True,
-            of=lambda m: (m.groups, m.num_groups, m.there),
+            of=lambda m: (m.groups, m.num_groups, m.there, m.beside),
         )
     )
 
@@ -142,6 +145,7 @@ def _filters(given: dict[str, str], query: GroupQuery, rewards: list[str]) -> No
 def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
     if not model.groups:
         empty("No group is so; loosen the filters." if _is_filtered(query) else "No image yet.")
+    _iteration_bar(visit, model)
     step = _step_bar(visit, model)
     for group in model.groups:
         with tag("article", classes="group"):
@@ -153,7 +157,7 @@ def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
                 for image in by_reward(group, query.reward):
                     with tag("figure"):
                         thumbnail(run, image, group.prompt, model.there, step)
-                        tag("figcaption", verdicts(image))
+                        tag("figcaption", f"sample {image.sample}: {verdicts(image)}")
     with tag("nav", classes="pager", aria_label="Pages of the gallery"):
         given = {k: v for k, v in visit.query.items() if k != "after"}
         if visit.query.get("after"):
@@ -161,6 +165,19 @@ def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
         if model.place is not None:
             link("Next page", f"?{urlencode(given | {'after': pack(model.place)})}")
         tag("span", f"{model.num_groups} groups are stored", "quiet")
+
+
+def _iteration_bar(visit: Visit, model: Model) -> None:
+    """Links to the groups of the iterations before and after, with the other filters."""
+    bounds = ("from_step", "to_step", "after")
+    given = {key: value for key, value in visit.query.items() if key not in bounds}
+    with tag("nav", classes="tabs", aria_label="Iteration"):
+        for name, step in zip(("Before", "After"), model.beside, strict=True):
+            if step is not None:
+                query = urlencode(given | {"from_step": step, "to_step": step})
+                link(f"{name}: iteration {step}", f"?{query}")
+        if any(visit.query.get(bound) for bound in bounds[:2]):
+            link("All iterations", f"?{urlencode(given)}")
 
 
 def _step_bar(visit: Visit, model: Model) -> int | None:
