@@ -294,7 +294,7 @@ class ClusterConfig(Section):
     deadline_s: float = Field(default=3600, gt=0)
     """Seconds until a wait for a worker ends the run, saying what it waited for."""
     max_restarts: int = Field(default=3, ge=0)
-    """Restarts of one worker before the run ends."""
+    """Restarts of one worker before the run ends; see docs/rewards.md for which of them count."""
 
     @property
     def most_rollout_workers(self) -> int:

@@ -35,7 +35,7 @@ class Doubler:
         if 13 in pieces:
             raise RuntimeError("thirteen")
         self.batches.append(list(pieces))
-        if 66 in pieces:
+        if 66 in pieces or (55 in pieces and self.batches.count([*pieces]) == 1):
             raise WorkerDiedError(self.host, "SIGSEGV")
         if self.host in broken or 44 in pieces:
             report = {"images": len(pieces), "evaluations": 1, "failed/OSError": len(pieces)}

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +176,30 @@ class SlowReward(UpperHalf):
 
 
 class DeadlyReward(UpperHalf):
-    """Ends its process at one group."""
+    """Ends its process at one group, or at several."""
 
-    def __init__(self, group_id: int) -> None:
-        self.group_id = group_id
+    def __init__(self, group_id: int, more: tuple[int, ...] = ()) -> None:
+        self.group_ids = (group_id, *more)
 
     def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
         """As `UpperHalf`, if it lives."""
-        if any(item.group_id == self.group_id for item in batch):
+        if any(item.group_id in self.group_ids for item in batch):
             os._exit(1)
+        return super().evaluate(batch)
+
+
+class OnceBroken(UpperHalf):
+    """Raises in the process that is the first to judge; others are well."""
+
+    def __init__(self, folder: str) -> None:
+        self.broken = Path(folder) / "broken"
+
+    def evaluate(self, batch: list[RewardInput]) -> list[Answer]:
+        """As `UpperHalf`, elsewhere."""
+        with suppress(FileExistsError), self.broken.open("x") as file:
+            file.write(str(os.getpid()))
+        if self.broken.read_text() == str(os.getpid()):
+            raise RuntimeError("no GPU")
         return super().evaluate(batch)
 
 

@@ -6,15 +6,17 @@ A worker that dies loses nothing: its batch goes to whoever is free next (`staff
 Nor does one that fails at a whole batch at once, and so is free for the next: another tries the
 batch, and if it can do it the first one is unfit.
 What workers die of is not tried for ever: after `MAX_DEATHS` a batch is done piece by piece, and a
-piece that yet another worker dies of is lost.
+piece that yet another worker dies of is lost. Such deaths do not count against its workers'
+restarts, bar one a piece until the worker has done another batch: what dies of everything ends.
 """
 
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from services.runtime.batches import OVERFLOW, BatchQueue, Lost, Piece
+from services.runtime.batches import OVERFLOW, BatchQueue, Death, Lost, Piece
 from services.runtime.costs import Costs
 from services.runtime.handles import Handle, Reference, WorkerDiedError
 from services.runtime.staff import MAX_REST_S, Staff
@@ -45,6 +47,7 @@ class BatchPool:
         self.staff = staff
         self._queue, self._clock = queue, clock
         self._news = staff.news
+        self._unproven: defaultdict[str, list[Death]] = defaultdict(list)
         self._nobody_can = False  # two have failed at a batch, and nobody has done one since
 
     @property
@@ -122,7 +125,7 @@ class BatchPool:
         except WorkerDiedError as death:
             if death.host != handle.host:
                 raise  # what the pieces came from died, so no worker of this pool can help
-            self._try_again(batch, death)
+            self._try_again(handle, batch, death)
             await self.staff.died(handle)
         else:
             unfit, raised = counts.pop("unfit", ""), counts.pop("raised", "")
@@ -132,6 +135,8 @@ class BatchPool:
                 is_second = batch[0].second_try is not None
                 self._nobody_can = bool(raised) and (self._nobody_can or is_second)
                 _tell_first(batch, could=not raised)
+                for proven in self._unproven.pop(handle.name, []):
+                    proven.excuse()
                 self.costs.note_batch(seconds, [began - piece.since for piece in batch], counts)
                 for piece, answer in zip(batch, answers, strict=True):
                     if not piece.answer.done():
@@ -158,12 +163,16 @@ class BatchPool:
         could = outcome.done() and outcome.result()
         return f"another worker could do what it failed at: {raised}" if could else ""
 
-    def _try_again(self, batch: list[Piece], death: WorkerDiedError) -> None:
+    def _try_again(self, handle: Handle, batch: list[Piece], death: WorkerDiedError) -> None:
         """Have a batch done again, unless it is one piece that nobody survives."""
+        noted = Death(handle)
         for piece in batch:
-            piece.deaths += 1
-        deaths = batch[0].deaths
+            piece.deaths.append(noted)
+        deaths = len(batch[0].deaths)
         if len(batch) == 1 and deaths >= MAX_DEATHS:
+            for explained in batch[0].deaths[:-1]:
+                explained.excuse()
+            self._unproven[handle.name].append(noted)
             reason = f"{deaths} workers died of it: {str(death).partition(chr(10))[0]}"
             log.warning("a piece of work is given up, since %s", reason)
             self._lose(batch[0], Lost("failed", "killed", reason))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from services.runtime.handles import Reference
+from services.runtime.handles import Handle, Reference
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,22 @@ OVERFLOW = Lost("expired", "overflow", "younger work pushed it out of the reward
 
 
 @dataclass(eq=False)
+class Death:
+    """One of a worker, while it did something."""
+
+    handle: Handle
+    """The worker."""
+    is_excused: bool = False
+    """Whether it no longer counts against the worker's restarts."""
+
+    def excuse(self) -> None:
+        """Not the worker but its work is to blame."""
+        if not self.is_excused:
+            self.is_excused = True
+            self.handle.excuse()
+
+
+@dataclass(eq=False)
 class Piece:
     """Work that is done as a whole."""
 
@@ -47,8 +63,8 @@ class Piece:
     """Whether anybody still has a use for it."""
     answer: "asyncio.Future[Reference | Lost]" = field(default_factory=asyncio.Future)
     """The reference that the worker answers with, or why there is none."""
-    deaths: int = 0
-    """Workers that died while they did it."""
+    deaths: list[Death] = field(default_factory=list)
+    """Of workers, while they did it."""
     second_try: "asyncio.Future[bool] | None" = None
     """Whether another worker could do what one failed at; None where none has."""
 

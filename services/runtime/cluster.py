@@ -72,7 +72,7 @@ class _Processes:
     def __init__(self, spec: HostSpec, registry: dict[str, str], max_restarts: int) -> None:
         self.spec = spec
         self.registry = registry
-        self.restarts, self.max_restarts = 0, max_restarts
+        self.restarts, self.excused, self.max_restarts = 0, 0, max_restarts
         self.alive = asyncio.Event()
         self.ended: WorkerDiedError | None = None
         self.condemned = ""  # why it was ended on purpose
@@ -84,7 +84,7 @@ class _Processes:
     @property
     def may_restart(self) -> bool:
         """Whether a death is mended by a new process."""
-        return self.spec.restartable and self.restarts < self.max_restarts
+        return self.spec.restartable and self.restarts - self.excused < self.max_restarts
 
     async def start(self) -> None:
         """Make the processes and their workers; raises what a constructor raised."""
@@ -243,6 +243,10 @@ class ClusterHandle:
         if self.processes.ended is not None:
             raise self.processes.ended
 
+    def excuse(self) -> None:
+        """Let one death not count against the restarts."""
+        self.processes.excused += 1
+
     async def renewed(self, reason: str) -> bool:
         """End the host and wait for its restart; False if it would not be restarted."""
         if not self.processes.may_restart:
@@ -348,7 +352,8 @@ class ClusterRuntime:
                 host.alive.set()
                 raise host.ended
             host.restarts += 1
-            log.warning("%s; restart %d of %d", death, host.restarts, self.max_restarts)
+            counted = host.restarts - host.excused
+            log.warning("%s; restart %d of %d", death, counted, self.max_restarts)
             try:
                 host.kill()
                 await self.patience.wait(host.start(), f"{host.spec.name} to restart")
@@ -399,7 +404,7 @@ def leave() -> None:
 def _final(death: WorkerDiedError, host: _Processes) -> WorkerDiedError:
     if not host.spec.restartable:
         return death
-    return WorkerDiedError(host.spec.name, f"{host.restarts} restarts were not enough; {death}")
+    return WorkerDiedError(host.spec.name, f"{host.max_restarts} restarts were not enough; {death}")
 
 
 def _free() -> str:

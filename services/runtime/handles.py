@@ -102,6 +102,10 @@ class Handle(Protocol):
         """Wait until the worker lives again; WorkerDiedError if it will not."""
         ...
 
+    def excuse(self) -> None:
+        """Let one death not count against the restarts: what it was given is to blame."""
+        ...
+
     async def renewed(self, reason: str) -> bool:
         """End the worker's process and wait for its restart; False if it would not be restarted."""
         ...

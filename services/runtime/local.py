@@ -108,6 +108,9 @@ class LocalHandle:
     async def revived(self) -> None:
         """At once: a thread does not die."""
 
+    def excuse(self) -> None:
+        """Nothing: no restart is counted."""
+
     async def renewed(self, reason: str) -> bool:
         """Never: nothing can end a thread."""
         return False

@@ -10,7 +10,7 @@ import pytest
 from services.runtime.batch_pool import BatchPool
 from services.runtime.batches import BatchQueue, Lost
 from services.runtime.handles import HostSpec, Recipe
-from services.runtime.local import LocalRuntime
+from services.runtime.local import LocalHandle, LocalRuntime
 from services.runtime.scaling import ScaleBounds
 from services.runtime.staff import Staff
 from services.runtime.waiting import Patience
@@ -25,15 +25,28 @@ def doubler(host: str) -> Recipe:
     return Recipe("tests.pool_cases:Doubler", (host,))
 
 
+class Excusing(LocalHandle):
+    """Counts the deaths that were excused."""
+
+    excused = 0
+
+    def excuse(self) -> None:
+        """One more."""
+        self.excused += 1
+
+
 def run(scenario, workers: int = 1, **queue: Any):
     """Run `scenario(pool, runtime)` beside the pool's own loop."""
     go.set()
 
     async def main():
         runtime = LocalRuntime(Patience())
-        handles = await runtime.start(
+        started: dict[str, Any] = await runtime.start(
             [HostSpec(f"w{i}", {f"w{i}": doubler(f"w{i}")}) for i in range(workers)]
         )
+        handles: dict[str, Any] = {
+            name: Excusing(name, each.thread, each.patience) for name, each in started.items()
+        }
         sizes: dict[str, Any] = {"size": 4, "wait_s": 0.0, "capacity": 100} | queue
         pool = BatchPool(Staff(list(handles.values())), BatchQueue(**sizes))
         async with served(pool, runtime):
@@ -182,6 +195,25 @@ def test_a_piece_that_is_a_batch_by_itself_is_tried_twice():
 
     lost, batches = run(scenario)
     assert (lost.kind, batches) == ("killed", [[66], [66]])
+
+
+def test_deaths_of_a_lost_piece_are_excused_once_its_worker_has_done_another():
+    async def scenario(pool, handles):
+        counts = []
+        for pieces in ((66,), (66,), (1,), (66, 66), (2,)):
+            await pool.judge_together([piece(n) for n in pieces], 2)
+            counts.append(handles["w0"].excused)
+        return counts
+
+    assert run(scenario) == [1, 2, 4, 6, 8]
+
+
+def test_a_death_of_what_is_done_at_last_is_not_excused():
+    async def scenario(pool, handles):
+        (answer,) = await pool.judge_together([piece(55)], 4)
+        return await answer, handles["w0"].excused
+
+    assert run(scenario) == (110, 0)
 
 
 def test_an_unfit_worker_rests_and_the_others_do_its_work(caplog):
