@@ -6,7 +6,7 @@ whose colour a clause demands.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,4 +147,21 @@ def open_sight(detector: str, limits: tuple[float, float], models: Mapping[str, 
             f"option detector={detector!r}: allowed are stickers, mask2former, or your own as "
             "python:module:function"
         )
-    return FunctionSight(detector, (), (), load_attribute(detector))
+    return _own_sight(detector)
+
+
+def _own_sight(detector: str) -> FunctionSight:
+    """Your function; its `version` follows its name, so that another one gives another version."""
+    detect = load_attribute(detector)
+    if not callable(detect):
+        raise ValueError(
+            f"option detector={detector!r} is {detect!r}; name a function that takes an image"
+        )
+    version = getattr(detect, "version", "")
+    if not isinstance(version, str):
+        raise ValueError(
+            f"option detector={detector!r} has the version {version!r}; a text is allowed, such as "
+            '"2"'
+        )
+    name = f"{detector}@{version}" if version else detector
+    return FunctionSight(name, (), (), cast(Detect, detect))

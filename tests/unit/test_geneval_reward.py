@@ -161,3 +161,26 @@ def test_a_class_that_the_detector_cannot_see_is_named_before_the_run():
     config = RewardConfig(name="g", kind="geneval")
     with pytest.raises(ValueError, match=r"p:1 .*'stickers' cannot see 'dog', only circle, square"):
         check_requirements(config, [RED_DOGS])
+
+
+def test_the_version_has_the_detectors_own():
+    named, second, third = (
+        GenevalReward(detector=f"python:reward_fakes:{name}").version
+        for name in ("detect", "detect_2", "detect_3")
+    )
+    assert named == "1:python:reward_fakes:detect:strict:0.3:0.9"
+    assert second == "1:python:reward_fakes:detect_2@2:strict:0.3:0.9"
+    assert third.replace("3@3", "2@2") == second
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("detect_unsaid", "detect_unsaid' has the version 3; a text is allowed"),
+        ("SIGHTS", "SIGHTS' is .*; name a function that takes an image"),
+        ("nobody", "has no 'nobody'"),
+    ],
+)
+def test_a_detector_that_is_no_function_or_has_no_text_for_a_version_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        GenevalReward(detector=f"python:reward_fakes:{name}")
