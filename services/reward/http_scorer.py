@@ -1,7 +1,7 @@
 """Your own scorer over HTTP: a batch of images a request, a value an image back.
 
 Requests reach only hosts on the config's list, at addresses that were checked, over no proxy and no
-redirect; an answer is bounded in time and bytes and held to services/reward/http_wire.py.
+redirect; both are bounded in bytes, an answer in time too and held to services/reward/http_wire.py.
 """
 
 import hashlib
@@ -49,12 +49,13 @@ class HttpScorer:
         retries: int = 2,
         backoff_s: float = 0.5,
         budget_s: float = 45.0,
+        max_request_bytes: int = 256_000_000,
         max_response_bytes: int = 4_000_000,
     ) -> None:
         """See docs/rewards.md; `budget_s` bounds a batch, and is below the deadline_s."""
         check_seconds(timeout_s=timeout_s, budget_s=budget_s, backoff_s=backoff_s)
         check_whole(0, retries=retries)
-        check_whole(1, max_response_bytes=max_response_bytes)
+        check_whole(1, max_request_bytes=max_request_bytes, max_response_bytes=max_response_bytes)
         self._rules = _rules(allowed_hosts, allow_private)
         try:
             outbound.check_url(url, self._rules)
@@ -65,7 +66,7 @@ class HttpScorer:
         self._ca_file = _ca_file(ca_file)
         self._patience = Patience(timeout_s, retries, backoff_s)
         self.budget_s = budget_s
-        self._max_bytes = max_response_bytes
+        self._max_request_bytes, self._max_bytes = max_request_bytes, max_response_bytes
         self._groupwise = groupwise
         self._expected = scorer_version
         self.requires = ("prompt", "image", "group") if groupwise else ("prompt", "image")
@@ -90,10 +91,9 @@ class HttpScorer:
     async def _score(self, units: list[list[RewardInput]]) -> list[Answer]:
         deadline = time.monotonic() + self.budget_s
         count = sum(map(len, units))
-        body = httpx.Request("POST", self._url, files=_parts(units, self._groupwise))
-        content, form = body.read(), body.headers["content-type"]
         async with outbound.outbound_client(None, self._ca_file) as http:
             try:
+                content, form = self._body(units)
                 return await self._patience.ask(
                     lambda ends: self._send(http, content, form, ends),
                     lambda answer: self._answers(answer, count),
@@ -102,6 +102,18 @@ class HttpScorer:
                 )
             except CallError as error:
                 return [Verdict(None, reason=str(error))] * count
+
+    def _body(self, units: list[list[RewardInput]]) -> tuple[bytes, str]:
+        """A request's content and its type; CallError where it is too long."""
+        body = httpx.Request("POST", self._url, files=_parts(units, self._groupwise))
+        content = body.read()
+        if len(content) > self._max_request_bytes:
+            raise CallError(
+                f"not sent: {len(content)} bytes for {sum(map(len, units))} images are over "
+                f"max_request_bytes={self._max_request_bytes}; lower batch_size, or raise it if "
+                "the scorer takes as many"
+            )
+        return content, body.headers["content-type"]
 
     async def _send(self, http: httpx.AsyncClient, content: bytes, form: str, ends: float) -> Reply:
         headers = {"Content-Type": form, "Accept": "application/json"}

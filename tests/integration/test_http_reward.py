@@ -216,6 +216,20 @@ def test_a_fault_that_stays_ends_as_failed_within_the_budget(scorer, act, reason
     assert len(scorer.requests) == 3
 
 
+def test_a_request_that_is_too_long_is_not_sent_and_its_images_say_so(scorer):
+    worker(scorer.server_port).evaluate([group()])
+    length = len(scorer.requests[0][2])
+    records = worker(scorer.server_port, max_request_bytes=length - 1).evaluate([group()])
+    assert len(scorer.requests) == 1
+    assert {record.state for record in records} == {"failed"}
+    assert records[0].reason == (
+        f"not sent: {length} bytes for 3 images are over max_request_bytes={length - 1}; lower "
+        "batch_size, or raise it if the scorer takes as many"
+    )
+    exactly = worker(scorer.server_port, max_request_bytes=length)
+    assert exactly.evaluate([group()])[0].value == 1
+
+
 @pytest.mark.parametrize("act", [broken, junk, closing, limited, answering(1)])
 def test_a_fault_that_passes_is_survived(scorer, act):
     scorer.script = [act, answering(1, 2, 3)]

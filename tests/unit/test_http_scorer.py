@@ -39,6 +39,7 @@ def test_the_published_schema_is_that_of_the_code():
         ({"allowed_hosts": ["*:*"], "url": "https://10.0.0.1/"}, "10.0.0.1, which is not public"),
         ({"timeout_s": 0}, "timeout_s=0: allowed are seconds"),
         ({"max_response_bytes": 0}, "max_response_bytes=0: .* from 1"),
+        ({"max_request_bytes": 1.5}, "max_request_bytes=1.5: .* from 1"),
         ({"api_key_env": "TDM_R1_NO_SUCH_KEY"}, "TDM_R1_NO_SUCH_KEY.* is not set"),
         ({"ca_file": "no/ca.pem"}, "ca_file='no/ca.pem': .*No such file.* give a PEM file"),
         ({"ca_file": __file__}, "give a PEM file"),
