@@ -96,6 +96,8 @@ def _by_name(folder: Path, prompts: Sequence[Prompt]) -> list[FolderImage]:
                 f"{prompt.prompt_id}: {FILE_NAME!r} is {name!r}; where one line names its file, "
                 "all do, by a path inside the folder of images"
             )
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{prompt.prompt_id}: {name!r} is not inside {folder}; move it there")
         if not (folder / name).is_file():
             raise ValueError(f"{prompt.prompt_id}: no image {name!r} in {folder}")
         if name in images:

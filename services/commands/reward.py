@@ -1,5 +1,6 @@
 """`tdm-r1 reward`: a folder of images scored from the shell, before anything is trained on it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -38,6 +39,8 @@ def reward(
 ) -> int:
     """Score every image, write table and sheet; exit code 1 where no image got a value."""
     format = _format(out, format)
+    if prompts and out.resolve() == prompts.resolve():
+        raise ValueError(f"--out {out} is the prompt file, which it would replace; give another")
     sheet = _sheet(sheet or out.with_suffix(".png"), images)
     chosen = _chosen(name, options, config, settings)
     folder = read_folder(images, prompts, images_per_prompt)
@@ -76,14 +79,14 @@ def _format(out: Path, format: str | None) -> str:
             if format is None
             else f"--format {format!r}: allowed are {', '.join(FORMATS)}"
         )
-    _check_folder("--out", out)
+    _check_place("--out", out)
     return found
 
 
 def _sheet(sheet: Path, images: Path) -> Path:
     if sheet.suffix != ".png":
         raise ValueError(f"--sheet {sheet}: it is a PNG; give it the suffix .png")
-    _check_folder("--sheet", sheet)
+    _check_place("--sheet", sheet)
     if sheet.absolute().parent.resolve() == images.resolve():
         raise ValueError(
             f"--sheet {sheet} lies in the folder of images, where the next run would score it too; "
@@ -92,9 +95,14 @@ def _sheet(sheet: Path, images: Path) -> Path:
     return sheet
 
 
-def _check_folder(option: str, file: Path) -> None:
-    if not file.absolute().parent.is_dir():
-        raise ValueError(f"{option} {file}: no folder {file.absolute().parent}; make it first")
+def _check_place(option: str, file: Path) -> None:
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{option} {file}: no folder {folder}; make it first")
+    if file.is_dir():
+        raise ValueError(f"{option} {file} is a folder; give a file's name")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} {file}: {folder} may not be written to; give another place")
 
 
 def _chosen(
@@ -103,6 +111,8 @@ def _chosen(
     """The reward's section: of a config by its name, or of a kind; `settings` over it."""
     tree = _section(name, config) if config else _fresh(name)
     for text in options:
+        if "=" not in text:
+            raise ValueError(f"option {text!r}: write it as key=value, such as score=soft")
         apply_override(tree["options"], text)
     tree |= {key: value for key, value in settings.items() if value is not None}
     try:

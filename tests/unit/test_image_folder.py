@@ -113,6 +113,8 @@ def test_the_count_with_several_images_a_prompt_is_spelled_out(folder, tmp_path)
         ({"file_name": "a.png"}, "p.jsonl:2: 'a.png' has a prompt already, p.jsonl:1"),
         ({}, "p.jsonl:2: 'file_name' is None; where one line names its file, all do"),
         ({"file_name": 3}, "p.jsonl:2: 'file_name' is 3"),
+        ({"file_name": "../images/a.png"}, "p.jsonl:2: '../images/a.png' is not inside"),
+        ({"file_name": "/etc/hostname"}, "p.jsonl:2: '/etc/hostname' is not inside"),
     ],
 )
 def test_a_line_whose_file_is_not_to_be_had_is_named(folder, tmp_path, second, message):

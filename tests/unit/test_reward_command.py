@@ -216,11 +216,19 @@ def test_a_reward_of_a_config_is_taken_with_its_options(here):
         ([BRIGHTNESS, "--batch-size", "0"], "batch_size"),
         (["ocr"], "0.png has no prompt"),
         (["python:reward_fakes:NeedsMetadata"], "no metadata"),
-        (["jpeg_compressibility", "quality"], "write it as key.subkey=value"),
+        (["jpeg_compressibility", "quality"], "'quality': write it as key=value"),
+        ([BRIGHTNESS, "--out", "folder.csv"], "--out folder.csv is a folder"),
+        ([BRIGHTNESS, "--sheet", "folder.png"], "--sheet folder.png is a folder"),
+        (
+            [BRIGHTNESS, "--prompts", "p.jsonl", "--out", "images/../p.jsonl"],
+            "is the prompt file, which it would replace",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_scored(here, arguments, message):
     draw(here, 1)
+    for name in ("folder.csv", "folder.png"):
+        (here / name).mkdir()
     shown = call(*arguments)
     assert shown.exit_code == 2
     assert message in shown.output
