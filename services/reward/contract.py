@@ -163,8 +163,13 @@ def verdict_of(answer: Any) -> Verdict:
     """Any answer as a verdict with a finite float, or with None and the reason."""
     verdict = answer if isinstance(answer, Verdict) else Verdict(answer)
     value, reason = _finite(verdict)
-    parts, reason = _finite_parts(verdict.parts), str(reason or "")[:MAX_REASON]
-    return Verdict(value, parts, reason, str(verdict.version)[:MAX_VERSION])
+    parts, reason = _finite_parts(verdict.parts), _writable(reason or "")[:MAX_REASON]
+    return Verdict(value, parts, reason, _writable(verdict.version)[:MAX_VERSION])
+
+
+def _writable(text: Any) -> str:
+    """The text without half characters, which JSON can hold and no file."""
+    return str(text).encode(errors="replace").decode()
 
 
 def _finite(verdict: Verdict) -> tuple[float | None, str]:
@@ -173,15 +178,27 @@ def _finite(verdict: Verdict) -> tuple[float | None, str]:
         return None, verdict.reason or "the reward gave no value"
     if not isinstance(value, Real):
         return None, f"the reward gave {value!r}, a {type(value).__name__}; a number is allowed"
-    if not math.isfinite(value):
-        return None, f"the reward gave {float(value)}; a finite number is allowed"
-    return float(value), verdict.reason
+    number = _float(value)
+    if not math.isfinite(number):
+        return None, f"the reward gave {number}; a finite number is allowed"
+    return number, verdict.reason
 
 
-def _finite_parts(parts: Mapping[str, Any]) -> dict[str, float]:
+def _finite_parts(parts: Any) -> dict[str, float]:
     # What is no finite number would not survive JSON, and parts are for people only.
-    plain = {str(name): _plain(part) for name, part in parts.items()}
-    return {k: float(x) for k, x in plain.items() if isinstance(x, Real) and math.isfinite(x)}
+    if not isinstance(parts, Mapping):
+        return {}
+    plain = {_writable(name): _plain(part) for name, part in parts.items()}
+    numbers = {name: _float(part) for name, part in plain.items() if isinstance(part, Real)}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def _float(value: Any) -> float:
+    """The nearest float; an infinity where a whole number is larger than any."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _plain(value: Any) -> Any:

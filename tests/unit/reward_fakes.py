@@ -44,6 +44,9 @@ ODD_ANSWERS = (
     np.float32(0.5),
     torch.zeros(1),
     odd_verdict(1, {"tensor": torch.tensor(2.0), "text": "dog", "inf": float("inf")}, None),
+    -(10**400),
+    odd_verdict(1, [3]),
+    odd_verdict(1, {"huge": 10**400, "\ud800": 2}, "half \ud83d", "v\ud800"),
 )
 
 

@@ -76,6 +76,17 @@ def test_numbers_of_numpy_and_torch_are_numbers_and_odd_parts_are_left_out():
     assert (records[3].parts, records[3].reason) == ({"tensor": 2.0}, "")
 
 
+def test_numbers_without_a_float_odd_parts_and_half_characters_cost_no_more_than_themselves():
+    huge, odd, half = worker("Odd").evaluate([group(0, [[12], [13], [14]])])
+    assert (huge.state, huge.reason) == (
+        "failed",
+        "the reward gave -inf; a finite number is allowed",
+    )
+    assert (odd.value, odd.parts) == (1.0, {})
+    assert (half.value, half.parts, half.reason) == (1.0, {"?": 2.0}, "half ?")
+    assert half.version == "7:v?"
+
+
 def test_parts_are_judged_in_one_batch_and_answered_by_themselves():
     used = worker("Brightness", batch_size=8)
     parts = [[group(7, [[1], [2]])], [group(3, [[3], [4]]), group(5, [[5], [6]])]]
