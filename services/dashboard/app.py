@@ -64,7 +64,7 @@ def create_app(
     app.include_router(sign_in.router, prefix=runs_api.API)
     app.include_router(sign_in.pages)
     _close_the_rest_of_the_api(app)
-    _register(Shell(app.state.library, sessions, label_source))
+    _register(Shell(app.state.library, sessions, label_source, app.state.jobs))
     ui.run_with(
         app,
         title="TDM-R1",

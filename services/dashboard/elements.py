@@ -78,6 +78,11 @@ def empty(text: str) -> None:
     tag("p", text, "quiet")
 
 
+def copy_button(text: str, name: str) -> None:
+    """Puts `text` where the browser's Paste finds it (live.js)."""
+    tag("button", "Copy", "plain", type="button", aria_label=name, data_copy=text)
+
+
 @contextmanager
 def form(label: str) -> Iterator[None]:
     """Fields that become the address's query."""

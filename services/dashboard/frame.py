@@ -13,6 +13,7 @@ from nicegui import ui
 from services.dashboard.elements import chip, link, tag
 from services.dashboard.label_source import LabelSource
 from services.dashboard.sessions import COOKIE, ROLES, Sessions
+from services.runs_api.job_runner import JobRunner
 from services.runs_api.library import Library, OpenRun
 from services.web.auth import Credentials, Principal
 
@@ -44,6 +45,7 @@ TONES = {
     "alive": "good",
     "resting": "warn",
     "applied": "good",
+    "done": "good",
     "rejected": "bad",
     "timed_out": "bad",
     "critical": "bad",
@@ -64,6 +66,7 @@ class Shell:
     library: Library
     sessions: Sessions
     labels: LabelSource
+    jobs: JobRunner
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,15 @@ class ImageStore:
 
         buffer = io.BytesIO()
         Image.fromarray(pixels_HW3).save(buffer, "PNG")
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        return self.add_file(buffer.getvalue())
+
+    def add_file(self, png: bytes) -> str:
+        """Store a PNG file as it is; the digest that names it."""
+        digest = hashlib.sha256(png).hexdigest()
         path = self.path(digest)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, buffer.getvalue())
+            write_whole(path, png)
         return digest
 
     def path(self, digest: str) -> Path:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import Scope
 
 from services.run_store.run_folder import BrokenRunError
+from services.runs_api.job_runner import JobRunner
 from services.runs_api.library import Library
 from services.runs_api.metrics import observe_request, sse_clients
 from services.runs_api.routes import (
@@ -20,6 +21,7 @@ from services.runs_api.routes import (
     groups,
     human_agreement,
     images,
+    jobs,
     metrics,
     runs,
     system,
@@ -43,6 +45,7 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     human_agreement.router,
     images.router,
     commands.router,
+    jobs.router,
     events.router,
 )
 """Routers under /api/v1, one file a resource."""
@@ -60,7 +63,7 @@ def create_app(
     """The app over a folder of runs. `keys` knows who may ask; `cookie` names the one that a
     browser's session is in, none if empty; `inside` are middlewares with their arguments, nearest
     to the routes; bodies under `raw_prefixes` need not be JSON. Routes find `library`, `settings`,
-    `streams` and `still_allowed` in `app.state`."""
+    `jobs`, `streams` and `still_allowed` in `app.state`."""
     app = FastAPI(
         title="TDM-R1 runs",
         version="1",
@@ -72,6 +75,7 @@ def create_app(
     state = app.state
     state.settings = settings
     state.library = Library(settings.runs, settings.max_open_runs)
+    state.jobs = JobRunner(settings.jobs, settings.max_job_s)
     state.streams = Places(settings.max_streams, sse_clients)
     state.still_allowed = _asking(keys, cookie)
     problems.install(app)

@@ -26,6 +26,7 @@ from services.runs_api.evaluations import Sheets
 from services.runs_api.glance import Glance
 from services.runs_api.group_index import GroupIndex
 from services.runs_api.held_out import HeldOut
+from services.runs_api.jobs import history, store_of
 from services.runs_api.metric_table import MetricTable
 from services.runs_api.tally import Tally
 
@@ -158,7 +159,11 @@ class OpenRun:
             if index.has_image(digest):
                 return self.store.path(digest)
         sheet = self.sheets.by_digest(digest)
-        return sheet.path if sheet else self.held_out.image(digest)
+        return sheet.path if sheet else self.held_out.image(digest) or self._drawn(digest)
+
+    def _drawn(self, digest: str) -> Path | None:
+        is_ours = any(digest in job.images for job in history(self.folder))
+        return store_of(self.folder).path(digest) if is_ours else None
 
 
 class Library:

@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from services.run_store.retention import THUMBNAILS
+from services.web.hosts import LOOPBACK
 from services.web.settings import WebSettings
 
 KIB = 1024
@@ -25,6 +26,11 @@ class Settings(WebSettings):
     max_open_runs: int = Field(default=32, ge=1)
     """Runs whose numbers and images are kept; the longest unused is read anew when its pages are
     opened. What lists show is kept of all."""
+    jobs: bool = Field(default_factory=lambda known: known.get("host") in LOOPBACK)
+    """Whether admins may have checkpoints exported and sampled by a process of this machine; if it
+    is not said, only where `host` is loopback."""
+    max_job_s: float = Field(default=1800, gt=0, le=86400)
+    """What a job may take, in seconds; then it is ended."""
     labels_url: str | None = Field(default=None, pattern=r"^https?://[^/@\s]+/?$")
     """The label service, where its database is not here: http://HOST:PORT."""
     labels_key: str | None = Field(default=None, repr=False)

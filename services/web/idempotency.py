@@ -142,6 +142,11 @@ def key_of(request: Request) -> str:
     return key
 
 
+def own_key(request: Request, principal: Principal) -> str:
+    """The request's key as its caller's alone, for what is kept in files."""
+    return hashlib.sha256(f"{principal.key_id} {key_of(request)}".encode()).hexdigest()
+
+
 async def _attempt(request: Request, principal: Principal) -> Attempt:
     key = key_of(request)
     # The path with its ids, and the query: another object is another operation.

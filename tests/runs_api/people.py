@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from services.runs_api.job_runner import JobRunner
 from services.web.auth import Credentials, Principal
 
 HOST = "127.0.0.1:8322"
 BASE_URL = f"http://{HOST}"
+NO_JOBS = JobRunner(is_on=False, limit_s=1)
 
 
 class Keys:

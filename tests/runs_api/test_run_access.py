@@ -32,6 +32,10 @@ ALLOWED = {
     "POST /runs/{run_id}/commands": {"admin"},
     "GET /runs/{run_id}/commands": WATCHER,
     "GET /runs/{run_id}/commands/{command_id}": WATCHER,
+    "POST /runs/{run_id}/checkpoints/{name}/exports": {"admin"},
+    "POST /runs/{run_id}/checkpoints/{name}/samples": {"admin"},
+    "GET /runs/{run_id}/jobs": WATCHER,
+    "GET /runs/{run_id}/jobs/{job_id}": WATCHER,
     "GET /runs/{run_id}/events": WATCHER,
 }
 """A route that is missing here fails: write down who may call it, then think again."""

@@ -25,7 +25,7 @@ from services.train import train
 from services.web.auth import Principal
 from services.web.clock import utc_now
 from tests.labels.labelling_cases import world
-from tests.runs_api.people import Keys, NoLabels
+from tests.runs_api.people import NO_JOBS, Keys, NoLabels
 from tests.train_cases import toy_run
 
 pytestmark = pytest.mark.unit
@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
 def drawn(library, run_id, path, labels=None):
     """The elements of a page."""
     draw = DRAWS.get(path, partial(group.draw, 0))
-    shell = Shell(library, Sessions(Keys(()), utc_now), labels or NoLabels())
+    shell = Shell(library, Sessions(Keys(()), utc_now), labels or NoLabels(), NO_JOBS)
     principal = Principal("session", "v", "viewer")
     scope = {"type": "http", "headers": [], "query_string": b"", "state": {"principal": principal}}
 

@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from nicegui import ui
 
-from services.dashboard.elements import chip, choice, empty, form, table, tag
+from services.dashboard.elements import chip, choice, copy_button, empty, form, table, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import short, size
+from services.dashboard.pages.checkpoint_jobs import buttons, jobs_panel
 from services.dashboard.panels import Board, Stamp, clock
 from services.dashboard.pictures import address
 from services.run_store.promoted import Promotion, promote, promoted
 from services.runs_api.checkpoints import Checkpoint, checkpoints_of
 from services.runs_api.evaluations import Sheet
+from services.runs_api.jobs import Job, history, store_of
 from services.runs_api.library import OpenRun
 
 
@@ -24,6 +27,9 @@ class Model:
     checkpoints: list[Checkpoint]
     promotion: Promotion | None
     sheets: list[Sheet]
+    jobs: list[Job]
+    drawn: frozenset[str]
+    """Digests of those of the jobs' pictures whose files are there."""
 
 
 def load(run: OpenRun) -> Model:
@@ -33,12 +39,16 @@ def load(run: OpenRun) -> Model:
     stamp = Stamp(None)
     if found:
         stamp = Stamp(found[0].written_at, found[0].iteration, found[0].policy_version)
-    return Model(stamp, found, promoted(run.folder), run.sheets.all())
+    jobs, store = history(run.folder), store_of(run.folder)
+    digests = (digest for job in jobs for digest in job.images)
+    drawn = frozenset(digest for digest in digests if store.path(digest).exists())
+    return Model(stamp, found, promoted(run.folder), run.sheets.all(), jobs, drawn)
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
     """Its panels."""
     board = Board(run.id, lambda: load(run))
+    dialogs = tag("div")  # outside the panels, which are drawn anew
     sheets = [sheet.label for sheet in await asyncio.to_thread(run.sheets.all)]
     before = visit.query.get("before") or ("before" if "before" in sheets else "")
     after = visit.query.get("after") or (sheets[-1] if sheets else "")
@@ -46,9 +56,15 @@ async def draw(visit: Visit, run: OpenRun) -> None:
     def panels() -> None:
         board.panel(
             "Checkpoints",
-            lambda model: _list(visit, run, model),
+            lambda model: _list(visit, run, model, dialogs),
             wide=True,
             of=lambda model: (model.checkpoints, model.promotion),
+        )
+        board.panel(
+            "Exports and samples",
+            lambda model: jobs_panel(visit, run, model.jobs, model.drawn),
+            wide=True,
+            of=lambda model: (model.jobs, model.drawn),
         )
         board.panel(
             "The same held-out prompts and noise, twice",
@@ -89,7 +105,7 @@ def _promotion(visit: Visit, run: OpenRun, model: Model, name: str) -> None:
     button.on("click", lambda: _promote(visit, run, name))
 
 
-def _list(visit: Visit, run: OpenRun, model: Model) -> None:
+def _list(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
     if not model.checkpoints:
         empty("None yet; Run control asks for one.")
         return
@@ -102,16 +118,18 @@ def _list(visit: Visit, run: OpenRun, model: Model) -> None:
             clock(checkpoint.written_at),
             size(checkpoint.num_bytes),
             lambda name=checkpoint.name: _promotion(visit, run, model, name),
+            lambda name=checkpoint.name: buttons(visit, run, name, dialogs),
             *(short(checkpoint.scores.get(name)) for name in names),
         ]
         for checkpoint in model.checkpoints
     ]
-    head = ("checkpoint", "iteration", "policy", "written", "size", "promoted", *names)
+    head = ("checkpoint", "iteration", "policy", "written", "size", "promoted", "use", *names)
     table(head, rows, "Checkpoints")
     for checkpoint in model.checkpoints:
         with tag("details"):
             tag("summary", f"Files and commands of {checkpoint.name}")
-            folder = checkpoint.path
+            folder = checkpoint.path.absolute()
+            copy_button(str(folder), f"Copy the path of {checkpoint.name}")
             commands = (
                 f"tdm-r1 export {folder} --out my_generator\n"
                 f"tdm-r1 sample {folder} --prompt '...' --num-images 4"

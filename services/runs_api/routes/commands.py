@@ -1,6 +1,5 @@
 """Commands to a run, through its durable inbox, and what became of them."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from services.runs_api.schemas.commands import CommandIn, CommandList, CommandVi
 from services.web import etags
 from services.web.answers import answer
 from services.web.auth import Principal, require
-from services.web.idempotency import IDEMPOTENT, key_of
+from services.web.idempotency import IDEMPOTENT, own_key
 from services.web.problems import Problem, problems
 
 router = APIRouter(prefix="/runs/{run_id}/commands", tags=["commands"])
@@ -35,8 +34,7 @@ def command_run(
 ) -> Response:
     """Ask a run to do something. 202: it is on the disk, and the run answers between iterations;
     GET the Location for how far it has come. The same Idempotency-Key is the same command."""
-    key = hashlib.sha256(f"{principal.key_id} {key_of(request)}".encode()).hexdigest()
-    command = request_once(run, body, principal.actor, key)
+    command = request_once(run, body, principal.actor, own_key(request, principal))
     location = f"{request.url.path}/{command.id}"
     return answer(CommandView.of(command), 202, location=location)
 
