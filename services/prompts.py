@@ -75,8 +75,15 @@ def _parse_json(line: str) -> tuple[str, Metadata]:
             f"not JSON ({error.msg} at column {error.colno}); "
             'write one object a line, such as {"prompt": "a photo of a dog"}'
         ) from error
+    except RecursionError as error:
+        raise ValueError("brackets in brackets without an end; write one object a line") from error
     if not isinstance(parsed, dict):
         raise ValueError(f'{line.strip()[:60]} is not an object; write {{"prompt": ...}}')
+    try:
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(f"{half!r} is half a character; write the whole one") from error
     text = parsed.pop("prompt", None)
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f'"prompt" is {text!r}; it must be a text that is not blank')
