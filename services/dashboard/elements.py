@@ -1,6 +1,6 @@
 """Elements of a page. Text goes out as text, whatever it contains; nothing here takes markup."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,13 @@ def tag(kind: str, text: str = "", classes: str = "", **attributes: Any) -> Any:
 def link(text: str, address: str, classes: str = "", **attributes: Any) -> Any:
     """A link to a page of ours."""
     return tag("a", text, classes, href=address, **attributes)
+
+
+def button(text: str, pressed: Callable[[], Any], classes: str = "", **attributes: Any) -> Any:
+    """A button of our own looks."""
+    made = tag("button", text, classes, type="button", **attributes)
+    made.on("click", pressed)
+    return made
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> None:

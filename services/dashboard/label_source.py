@@ -2,12 +2,13 @@
 open for its keys, or the service itself where it runs elsewhere.
 
 A source answers None where nobody is asked anything, and raises ValueError, which says what helps,
-where it cannot answer. It may take its time: ask it in a thread.
+where it cannot answer or refuses. It may take its time: ask it in a thread.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,11 +16,14 @@ from pydantic import ValidationError
 
 from services.label_client.client import LabelClient
 from services.label_client.errors import LabelServiceError, LabelServiceUnreachableError
+from services.labels import leases
 from services.labels.schemas.statistics import StatisticsView
 from services.labels.statistics import Statistics, is_used, statistics
 from services.labels.store.database import Database
 from services.labels.store.faults import StoreUnavailable
+from services.web.auth import Principal
 from services.web.clock import Clock
+from services.web.problems import Problem
 
 TIMEOUT_S = 3.0
 """How long a service may take to answer."""
@@ -36,6 +40,10 @@ class LabelSource(Protocol):
         """Of one run or of all; `with_names` for an admin."""
         ...
 
+    def revoke(self, assignment_id: str, by: Principal) -> str:
+        """An admin takes a lease back; the state that it is in."""
+        ...
+
 
 class LabelDatabase:
     """The database of a service on this machine, whether or not it runs now."""
@@ -46,14 +54,20 @@ class LabelDatabase:
     def look(self, run_id: str | None, with_names: bool) -> Statistics | None:
         """None while it has no question: then it holds keys alone."""
         now = self._clock()
-        try:
+        with _said():
             return self._database.read_now(
                 lambda session: (
                     statistics(session, now, run_id, with_names) if is_used(session) else None
                 )
             )
-        except StoreUnavailable as error:
-            raise ValueError(f"the database of the labels: {error}") from error
+
+    def revoke(self, assignment_id: str, by: Principal) -> str:
+        """The service hears of it when it looks for work the next time, within 2 s."""
+        now = self._clock()
+        with _said():
+            return self._database.write_now(
+                lambda session: leases.revoke(session, assignment_id, now, by).state
+            )
 
 
 class LabelService:
@@ -64,20 +78,39 @@ class LabelService:
 
     def look(self, run_id: str | None, with_names: bool) -> Statistics:
         """Names are told only where the key is an admin's."""
-        try:
+        with _said(self._url):
             answer = self._client.request("GET", "/statistics", params={"run_id": run_id})
+        try:
             found = StatisticsView.model_validate_json(answer.content).root
-        except LabelServiceUnreachableError as error:
-            raise ValueError(f"the label service does not answer: {error}") from error
-        except LabelServiceError as error:
-            remedy = "give the dashboard a key of role viewer or admin there (labels_key)"
-            raise ValueError(f"{self._url} refuses: {error}; {remedy}") from error
         except ValidationError as error:
             raise ValueError(
                 f"{self._url} answers in a form that this dashboard does not know; run the same "
                 "version of both"
             ) from error
         return found if with_names else replace(found, for_admins=None)
+
+    def revoke(self, assignment_id: str, by: Principal) -> str:
+        """There it is the dashboard's key that did it."""
+        with _said(self._url):
+            return self._client.revoke(assignment_id)
+
+
+@contextmanager
+def _said(url: str = "") -> Iterator[None]:
+    """What a source may come to, as ValueError."""
+    try:
+        yield
+    except Problem as problem:
+        raise ValueError(problem.detail) from problem
+    except StoreUnavailable as error:
+        raise ValueError(f"the database of the labels: {error}") from error
+    except LabelServiceUnreachableError as error:
+        raise ValueError(f"the label service does not answer: {error}") from error
+    except LabelServiceError as error:
+        remedy = "; give the dashboard a key of role viewer or admin there (labels_key)"
+        raise ValueError(
+            f"{url} refuses: {error}{remedy if error.status in (401, 403) else ''}"
+        ) from error
 
 
 @dataclass
@@ -108,6 +141,14 @@ class SharedSource:
         if answer.fault is not None:
             raise answer.fault
         return answer.found
+
+    def revoke(self, assignment_id: str, by: Principal) -> str:
+        """Whoever looks next sees what has become of it."""
+        try:
+            return self._source.revoke(assignment_id, by)
+        finally:
+            with self._lock:
+                self._answers.clear()
 
     def _ask(self, run_id: str | None, with_names: bool) -> _Answer:
         try:

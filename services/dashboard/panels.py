@@ -80,8 +80,8 @@ class Board(Generic[Model]):
         self._banner.set_visibility(False)
         with tag("div", classes="board"):
             draw()
-        await self._refresh()
-        ui.timer(EVERY_S, self._refresh, immediate=False)
+        await self.refresh()
+        ui.timer(EVERY_S, self.refresh, immediate=False)
 
     def panel(
         self,
@@ -156,7 +156,8 @@ class Board(Generic[Model]):
             body = tag("div", classes="body")
             return stamp, body, DataTable(self._source, title)
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Bring the panels up to date now."""
         try:
             model = await asyncio.to_thread(self._load)
             if model != self._model:

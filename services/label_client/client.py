@@ -137,6 +137,12 @@ class LabelClient:
         path = f"/assignments/{assignment.assignment_id}"
         self._transport.send("DELETE", path, params={"reason": reason})
 
+    def revoke(self, assignment_id: str) -> str:
+        """Take a lease back from whoever holds it (admin); the state it is in: `revoked`, or
+        `released`, `skipped` or `expired` where it was over before. 409 if it was submitted."""
+        answer = self._transport.send("POST", f"/assignments/{assignment_id}:revoke")
+        return str(answer.json()["state"])
+
     # Reward queue
 
     def receive(

@@ -104,7 +104,8 @@ def _ordinary() -> Select[Any]:
         .having(_groups.c.num_answers + func.sum(_assignments.c.num_unanswered) >= _PLACES)
     )
     mine = select(_assignments.c.group_id).where(
-        _assignments.c.annotator_id == _ME, or_(_assignments.c.state == "skipped", is_live)
+        _assignments.c.annotator_id == _ME,
+        or_(_assignments.c.state.in_(("skipped", "revoked")), is_live),
     )
     labels = select(func.count()).select_from(_labels).where(*_MY_LABELS).scalar_subquery()
     return (

@@ -1,6 +1,6 @@
 """Leases: what a prompt group lacks, to one person for a while, proven by a token (a fence).
 
-    live -> submitted | released | skipped | expired
+    live -> submitted | released | skipped | expired | revoked
 The token is fresh at every grant. Work that comes when the lease is lost is taken while none of its
 images has been answered by, or is asked of, as many as were wanted; else it goes back to its sender
 (409 `lease-lost`), never silently away.
@@ -16,11 +16,14 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from services.labels.aggregation import give_up
+from services.labels.audit import record_audit
 from services.labels.claiming import Offer, draw, next_group
+from services.labels.events import record_event
 from services.labels.labelling import Recorded, Verdict, record
 from services.labels.people import by_id
 from services.labels.places import places_of
 from services.labels.store.tables import Assignment, Group, Label, core
+from services.web.auth import Principal
 from services.web.ids import new_id
 from services.web.problems import Problem
 
@@ -29,13 +32,14 @@ if TYPE_CHECKING:
 
 
 _groups, _leases = (core(mapped) for mapped in (Group, Assignment))
-_OWN = (
+_ANY = (
     select(Assignment)
     .join(_groups, _groups.c.id == Assignment.group_id)
-    .where(Assignment.id == bindparam("id"), Assignment.annotator_id == bindparam("me"))
+    .where(Assignment.id == bindparam("id"))
     .with_for_update(of=_groups)
     .execution_options(populate_existing=True)
 )
+_OWN = _ANY.where(Assignment.annotator_id == bindparam("me"))
 _LIVE_OF = (
     select(Assignment)
     .where(Assignment.annotator_id == bindparam("me"), Assignment.state == "live")
@@ -152,13 +156,31 @@ def release(
     wanted = "skipped" if reason else "released"
     if assignment.state == wanted or (wanted == "released" and not is_live(assignment, now)):
         return
-    if assignment.state == "submitted":
-        detail = f"assignment {assignment.id} has been submitted; amend its labels instead"
-        raise Problem(409, "assignment-finished", "The assignment is finished", detail)
+    _check_not_submitted(assignment)
     assignment.state, assignment.reason, assignment.finished_at = wanted, reason, now
     session.flush()
     if wanted == "skipped":
         _count_skip(session, assignment.group_id, now, settings)
+
+
+def revoke(session: Session, assignment_id: str, now: datetime, by: Principal | str) -> Assignment:
+    """Take a live lease back, whoever holds it; the group goes to others, and never again to them.
+    What they send all the same is late work. A lease that is over otherwise stays as it is."""
+    lease = session.scalar(_ANY, {"id": assignment_id})
+    if lease is None:
+        raise Problem(404, "not-found", "Not found", f"there is no assignment {assignment_id}")
+    _check_not_submitted(lease)
+    if lease.state != "live":
+        return lease
+    before = {"state": lease.state, "expires_at": lease.expires_at}
+    lease.state, lease.finished_at = "revoked", now
+    session.flush()
+    record_audit(session, by, "lease.revoke", lease.id, before, {"state": lease.state}, now)
+    # Its holder hears it too, and must not learn which group it was.
+    told = {"assignment_id": lease.id, "annotator_id": lease.annotator_id}
+    audience = f"annotator:{lease.annotator_id}"
+    record_event(session, "annotators", "lease.revoked", told, now, audience)
+    return lease
 
 
 def expire(session: Session, now: datetime) -> int:
@@ -236,6 +258,12 @@ def _reenter(
 def _end_overdue(session: Session, group_id: str, now: datetime, but: str = "") -> None:
     """Write down whose place is taken, so that no clock set back gives it to two."""
     session.execute(_END_OVERDUE, {"group": group_id, "but": but, "now": now})
+
+
+def _check_not_submitted(assignment: Assignment) -> None:
+    if assignment.state == "submitted":
+        detail = f"assignment {assignment.id} has been submitted; amend its labels instead"
+        raise Problem(409, "assignment-finished", "The assignment is finished", detail)
 
 
 def _why(assignment: Assignment, token: str) -> str:

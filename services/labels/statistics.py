@@ -84,6 +84,7 @@ class Gold:
 class Lease:
     """A group that somebody holds."""
 
+    assignment_id: str
     group_id: str
     annotator_id: str
     name: str
@@ -301,6 +302,7 @@ def _for_admins(
         for each, row in ((each, rows[each.annotator_id]) for each in habits)
     ]
     columns = (
+        Assignment.id,
         Assignment.group_id,
         Assignment.annotator_id,
         Annotator.name,

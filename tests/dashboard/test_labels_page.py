@@ -67,6 +67,39 @@ def test_a_viewer_sees_how_it_goes_and_nobodys_name(open_page, stage, labels):
     expect(panel(page, "State")).to_contain_text(re.compile(r"open groups\s*4"))
 
 
+def test_an_admin_takes_a_group_back_by_keyboard_and_a_viewer_cannot(
+    open_page, stage, labels
+) -> None:
+    path = f"/runs/{stage.finished.id}/labels"
+    viewer = shown(open_page(path), "Labels")
+    expect(panel(viewer, "Held now")).to_contain_text("Only an admin's key")
+    assert viewer.get_by_role("button", name="Take").count() == 0
+    page = shown(open_page(path, "admin"), "Labels")
+    held = panel(page, "Held now")
+    rows = held.locator("tbody tr")
+    first = held.get_by_role("button", name=re.compile("Take .* back from Ann"))
+    first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name=re.compile("^Take .* back"))
+    expect(dialog).to_contain_text("never again to Ann")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    expect(page.locator("[class*='-enter-active']")).to_have_count(
+        0
+    )  # half seen, it has no contrast
+    assert serious(page) == []
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(rows).to_have_count(2)
+    first.focus()
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("is taken back from Ann")).to_be_visible()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("Cem")
+
+
 def test_another_run_has_asked_nobody_and_new_labels_appear(open_page, stage, another, labels):
     folder = another("toy-asks-nobody")
     page = shown(open_page(f"/runs/{folder.id}/labels", color_scheme="dark"), "Labels")

@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /assignments/{assignment_id}/heartbeat": PEOPLE,
     "POST /assignments/{assignment_id}/labels": PEOPLE,
     "DELETE /assignments/{assignment_id}": PEOPLE,
+    "POST /assignments/{assignment_id}:revoke": ADMIN,
     "GET /audit": ADMIN,
     "GET /diagnosis": ADMIN,
     "GET /events": EVERYBODY,

@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from services.dashboard.label_source import (
     FRESH_S,
@@ -13,6 +14,8 @@ from services.dashboard.label_source import (
 )
 from services.label_client.client import LabelClient
 from services.labels.statistics import Statistics, statistics
+from services.labels.store.tables import AuditEntry
+from services.web.auth import Principal
 from tests.labels.labelling_cases import World, world
 from tests.labels.people import make_key
 
@@ -69,6 +72,36 @@ def test_what_is_wrong_with_a_service_is_said_with_what_helps(database, clock, l
         LabelService("http://x", LabelClient("http://x", "k", http=other)).look(None, False)
 
 
+def test_a_lease_is_taken_back_here_and_there(database, keys, clock, live_server) -> None:
+    def fill(session) -> list[str]:
+        here = World(session)
+        held = []
+        for n in range(2):
+            here.group(f"g{n}")
+            held.append(here.claim(f"person {n}").id)
+        return held
+
+    first, second = database.write_now(fill)
+    direct = LabelDatabase(database, clock)
+    admin = Principal("session", "key:abc", "admin")
+    assert direct.revoke(first, admin) == "revoked"
+    assert service(live_server, keys["admin"]).revoke(second, admin) == "revoked"
+    found = direct.look(None, True)
+    assert found is not None
+    assert found.for_admins is not None
+    assert found.for_admins.leases == []
+    audit = select(AuditEntry.object, AuditEntry.actor).order_by(AuditEntry.seq.desc()).limit(2)
+    actors = dict(database.read_now(lambda session: map(tuple, session.execute(audit))))
+    assert actors[first] == "key:abc"
+    assert actors[second].startswith("key:")
+    with pytest.raises(ValueError, match="there is no assignment nothing"):
+        direct.revoke("nothing", admin)
+    with pytest.raises(ValueError, match=r"404 .*no assignment nothing"):
+        service(live_server, keys["admin"]).revoke("nothing", admin)
+    with pytest.raises(ValueError, match="403"):
+        service(live_server, keys["viewer"]).revoke(second, admin)
+
+
 class Counting:
     """A source that counts how often it is asked, and fails when told to."""
 
@@ -83,6 +116,12 @@ class Counting:
             raise ValueError("away")
         with world() as here:
             return statistics(here.session, here.now, run_id, with_names)
+
+    def revoke(self, assignment_id: str, by: Principal) -> str:
+        """Fails when told to."""
+        if self.fails:
+            raise ValueError("away")
+        return "revoked"
 
 
 def test_pages_share_an_answer_and_no_names(clock) -> None:
@@ -100,6 +139,9 @@ def test_pages_share_an_answer_and_no_names(clock) -> None:
     now[0] += FRESH_S
     source.look("run", False)
     assert len(counting.asked) == 3
+    assert source.revoke("a lease", Principal("session", "operator", "admin")) == "revoked"
+    source.look("run", False)
+    assert len(counting.asked) == 4
 
 
 def test_a_service_that_failed_is_left_alone_for_a_while() -> None:

@@ -215,6 +215,33 @@ def test_a_lost_lease_gives_the_work_back(api: Api) -> None:
     assert [label["value"] for label in lost.json()["labels"]] == ["like", "dislike"]
 
 
+def test_an_admin_takes_a_lease_back_and_nobody_else_does(api: Api) -> None:
+    api.group("g")
+    lease = api.claim("bob").json()
+    path = f"/assignments/{lease['assignment_id']}"
+    for who in ("viewer", "service", "app", "annotator", "bob"):
+        assert problem(api(who, "POST", f"{path}:revoke")) == (403, "forbidden")
+    token = {"lease_token": lease["lease_token"]}
+    assert api("bob", "POST", f"{path}/heartbeat", token).status_code == 200
+    unknown = api("admin", "POST", f"/assignments/{'0' * 26}:revoke")
+    assert problem(unknown) == (404, "not-found")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(api.claim, "cem", wait_seconds=20)
+        while not api.app.state.bell.num_waiting:
+            time.sleep(0.01)
+        revoked, again = (api("admin", "POST", f"{path}:revoke") for _ in range(2))
+        assert waiting.result().status_code == 201
+    assert revoked.json() == again.json()
+    assert revoked.json() == {"assignment_id": lease["assignment_id"], "state": "revoked"}
+    assert problem(api("bob", "POST", f"{path}/heartbeat", token)) == (409, "lease-lost")
+    assert api.claim("bob").status_code == 204
+    lost = api.submit(lease, "bob", "like", "dislike")
+    assert problem(lost) == (409, "lease-lost")
+    assert [label["value"] for label in lost.json()["labels"]] == ["like", "dislike"]
+    audit = api("admin", "GET", "/audit").json()["items"]
+    assert [entry["action"] for entry in audit].count("lease.revoke") == 1
+
+
 def test_a_heartbeat_and_a_partial_submit_keep_the_lease(api: Api) -> None:
     api.group("g")
     lease = api.claim("bob").json()

@@ -149,6 +149,12 @@ class Leases(RuleBasedStateMachine):
             )
         )
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.leases)
+    def take_back(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        self._try(lambda: leases.revoke(self.here.session, lease.id, self.here.now, "admin"))
+
     @rule(person=PEOPLE, data=st.data(), value=st.sampled_from("ldus"))
     @precondition(lambda self: self.leases)
     def push(self, person: str, data: st.DataObject, value: str) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import select
 
 from services.labels import leases
 from services.labels.gold import GoldAnswer, mark
 from services.labels.labelling import Verdict
-from services.labels.store.tables import Annotator, Assignment
+from services.labels.store.tables import Annotator, Assignment, AuditEntry, Event
 from services.labels.sweep import sweep
 from services.web.problems import Problem
 from tests.labels.labelling_cases import World
@@ -195,6 +196,58 @@ def test_a_wrong_token_is_no_lease(here: World) -> None:
         leases.submit(here.session, own, "guess", [], True, here.now, here.settings)
     with refused("not-found"):
         leases.own(here.session, lease.id, "bob")
+
+
+def revoked(here: World, lease: Assignment) -> str:
+    """The state of a lease that an admin takes back."""
+    return leases.revoke(here.session, lease.id, here.now, "admin").state
+
+
+def test_a_lease_that_is_taken_back_goes_to_others_and_not_to_its_holder_again(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    assert revoked(here, lease) == revoked(here, lease) == "revoked"
+    own = leases.own(here.session, lease.id, "ann")
+    with pytest.raises(leases.LeaseLost, match="has been revoked"):
+        leases.heartbeat(here.session, own, lease.token, here.now, here.settings)
+    leases.release(here.session, own, None, here.now, here.settings)
+    assert here.claim("ann") is None
+    rival = claimed(here, "bob")
+    with pytest.raises(leases.LeaseLost) as caught, here.session.begin_nested():
+        here.submit(lease, "lddl")
+    assert len(caught.value.work) == 4
+    here.submit(rival, "dddd")
+    assert here.state("g").num_labels == 4
+
+
+def test_work_on_a_lease_that_was_taken_back_is_taken_while_the_place_is_free(here: World) -> None:
+    here.group("g")
+    lease = claimed(here, "ann")
+    revoked(here, lease)
+    here.submit(lease, "lddl")
+    assert here.state("g").state == "ready"
+    with refused("assignment-finished"):
+        revoked(here, lease)
+
+
+def test_what_is_over_is_not_taken_back_and_what_is_told_once(here: World) -> None:
+    here.group("g")
+    with refused("not-found"):
+        leases.revoke(here.session, "nothing", here.now, "admin")
+    first = claimed(here, "ann")
+    here.wait(120)
+    sweep(here.session, here.now, here.settings)
+    second = claimed(here, "bob")
+    assert [revoked(here, each) for each in (first, second, second)] == [
+        "expired",
+        "revoked",
+        "revoked",
+    ]
+    (entry,) = here.session.scalars(select(AuditEntry).where(AuditEntry.action == "lease.revoke"))
+    assert (entry.actor, entry.object) == ("admin", second.id)
+    (event,) = here.session.scalars(select(Event).where(Event.type == "lease.revoked"))
+    assert event.data == {"assignment_id": second.id, "annotator_id": "bob"}
+    assert event.audience == "annotator:bob"
 
 
 def test_partial_work_keeps_the_lease_and_final_wants_every_image(here: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
-from services.dashboard.elements import chip, empty, table, tag
+from services.dashboard.elements import button, chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.numbers import short
 from services.dashboard.panels import Board, Stamp, clock
@@ -104,9 +104,8 @@ def _buttons(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
     with tag("div", classes="actions"):
         for type, (title, effect) in ACTIONS.items():
             with tag("div"):
-                button = tag("button", title, "danger" if type in CONFIRMED else "", type="button")
-                button.props["disabled"] = bool(reason)
-                button.on("click", lambda type=type: _ask(visit, run, type, dialogs))
+                ask = partial(_ask, visit, run, type, dialogs)
+                button(title, ask, "danger" if type in CONFIRMED else "", disabled=bool(reason))
                 tag("span", effect, "quiet")
     if reason:
         tag("p", reason, "quiet")
@@ -167,9 +166,8 @@ def _pools(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
 
 
 def _change_button(visit: Visit, model: Model, what: str, ask: Callable[[], Any]) -> None:
-    button = tag("button", "Change", "plain", type="button", aria_label=f"Change {what}")
-    button.props["disabled"] = bool(_hindrance(visit, model))
-    button.on("click", ask)
+    hindered = bool(_hindrance(visit, model))
+    button("Change", ask, "plain", aria_label=f"Change {what}", disabled=hindered)
 
 
 async def _ask(visit: Visit, run: OpenRun, type: str, dialogs: Any) -> None:
@@ -212,8 +210,10 @@ async def _request(
 
 async def _confirmed(run: OpenRun, type: str, note: str = "", label: str = "") -> str | None:
     """What was typed in under `label` once the command's word was typed out; None if it was not."""
+    title = f"{type.capitalize()} {run.id}?"
     with ui.dialog() as dialog, tag("div", classes="dialog panel"):
-        tag("h2", f"{type.capitalize()} {run.id}?")
+        dialog.props["aria-label"] = title
+        tag("h2", title)
         if note:
             tag("p", note)
         value = ui.input(label=label).props("autofocus outlined dense") if label else None
@@ -227,8 +227,8 @@ async def _confirmed(run: OpenRun, type: str, note: str = "", label: str = "") -
             dialog.submit(typed if word.value == type else None)
 
         with tag("div", classes="actions"):
-            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps")
-            ui.button("Go on", on_click=go_on).props("no-caps")
+            button("Cancel", lambda: dialog.submit(None), "plain")
+            button("Go on", go_on)
         word.on("keydown.enter", go_on)
     answer = await dialog
     dialog.delete()

@@ -1,8 +1,9 @@
 """Labels: how fast they come, what waits for people, what they like, whether they agree; for admins
 also who they are."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -14,12 +15,12 @@ from nicegui import ui
 
 from services.dashboard.charts import Chart, columns
 from services.dashboard.data_tables import Table
-from services.dashboard.elements import bars, chip, empty, link, table, tag, tile
+from services.dashboard.elements import bars, button, chip, empty, link, table, tag, tile
 from services.dashboard.frame import Shell, Visit, ago, outline
 from services.dashboard.numbers import percent, short
 from services.dashboard.panels import Board, Stamp, clock
 from services.labels.reward_queue import MAX_RECEIVES
-from services.labels.statistics import ANSWERS, Labeller, Minute, Statistics
+from services.labels.statistics import ANSWERS, Labeller, Lease, Minute, Statistics
 from services.runs_api.library import OpenRun
 from tdm_core.clustered_share import FEW, Share
 
@@ -64,6 +65,7 @@ async def draw(visit: Visit, run: OpenRun | None) -> None:
     with_names = visit.principal.role == "admin"
     run_id = run.id if run else None
     board = Board(run_id or "all-runs", lambda: load(visit.shell, run_id, with_names))
+    ask = partial(_ask, visit, board, tag("div"))  # outside the panels, which are drawn anew
     if run is not None:
         with tag("p", classes="quiet"):
             link("All runs together", "/labels")
@@ -81,7 +83,7 @@ async def draw(visit: Visit, run: OpenRun | None) -> None:
         panel("Agreement and gold", _quality, _agreement)
         panel("What people like", _likes, lambda found: found.questions, wide=True)
         panel("Who labels", _people, lambda found: found.for_admins, wide=True)
-        panel("Held now", _leases, lambda found: found.for_admins)
+        panel("Held now", partial(_leases, ask), lambda found: found.for_admins)
         panel("Rewards on their way", _rewards, lambda found: (found.rewards, found.for_admins))
 
     await board.start(panels)
@@ -276,7 +278,7 @@ def _person(person: Labeller) -> list[Any]:
     ]
 
 
-def _leases(found: Statistics) -> None:
+def _leases(ask: Callable[[Lease], Any], found: Statistics) -> None:
     if found.for_admins is None:
         empty(f"{found.queue.num_leases} groups are held. Only an admin's key sees by whom.")
         return
@@ -290,10 +292,56 @@ def _leases(found: Statistics) -> None:
             str(each.num_unanswered),
             clock(each.granted_at.timestamp()),
             clock(each.expires_at.timestamp()),
+            lambda lease=each: _take_back(ask, lease),
         ]
         for each in found.for_admins.leases
     ]
-    table(("group", "by", "left to answer", "since", "until"), rows, "Groups that are held")
+    head = ("group", "by", "left to answer", "since", "until", "take back")
+    table(head, rows, "Groups that are held")
+
+
+def _take_back(ask: Callable[[Lease], Any], lease: Lease) -> None:
+    what = f"Take {lease.group_id} back from {lease.name}"
+    button("Take back", lambda: ask(lease), "plain", aria_label=what)
+
+
+async def _ask(visit: Visit, board: Board[Model], dialogs: Any, lease: Lease) -> None:
+    with dialogs:
+        if await _agreed(lease):
+            await _revoke(visit, lease)
+            await board.refresh()
+
+
+async def _agreed(lease: Lease) -> bool:
+    title = f"Take {lease.group_id} back?"
+    with ui.dialog() as dialog, tag("div", classes="dialog panel"):
+        dialog.props["aria-label"] = title
+        tag("h2", title)
+        tag("p", f"It goes to whoever asks next, and never again to {lease.name}.")
+        note = "What they send all the same counts while nobody else has been given it."
+        tag("p", note, "quiet")
+        with tag("div", classes="actions"):
+            button("Cancel", lambda: dialog.submit(False), "plain", autofocus=True)
+            button("Take back", lambda: dialog.submit(True))
+    answer = await dialog
+    dialog.delete()
+    return bool(answer)
+
+
+async def _revoke(visit: Visit, lease: Lease) -> None:
+    principal = await visit.is_admin_still()
+    if principal is None:
+        ui.notify("Your key may not take groups back (any more).", type="negative")
+        return
+    try:
+        state = await asyncio.to_thread(visit.shell.labels.revoke, lease.assignment_id, principal)
+    except ValueError as error:
+        ui.notify(str(error), type="negative")
+        return
+    if state == "revoked":
+        ui.notify(f"{lease.group_id} is taken back from {lease.name}.", type="positive")
+    else:
+        ui.notify(f"{lease.group_id} was not held any more: {state}.", type="info")
 
 
 def _rewards(found: Statistics) -> None:

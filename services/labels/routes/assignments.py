@@ -14,6 +14,7 @@ from services.labels.schemas.assignments import (
     AssignmentView,
     ClaimIn,
     HeartbeatView,
+    RevokedView,
     SubmitIn,
     SubmittedView,
     Token,
@@ -174,6 +175,29 @@ async def release(
     await state.database.write(operation)
     state.bell.ring()
     return answer(None, 204)
+
+
+@router.post(
+    "/{assignment_id}:revoke",
+    operation_id="revoke_assignment",
+    response_model=RevokedView,
+    responses=problems(409),
+)
+async def revoke(
+    assignment_id: AssignmentId, request: Request, principal: Principal = require("admin")
+) -> Response:
+    """Take a lease back from whoever holds it; again it changes nothing. The group goes to others,
+    never again to them; what they send all the same is taken while nobody else has the images."""
+    state = request.app.state
+    now = state.clock()
+
+    def operation(session: Session) -> RevokedView:
+        lease = leases.revoke(session, assignment_id, now, principal)
+        return RevokedView(assignment_id=lease.id, state=lease.state)
+
+    view = await state.database.write(operation)
+    state.bell.ring()
+    return answer(view)
 
 
 def _person(principal: Principal) -> str:

@@ -93,6 +93,13 @@ class HeartbeatView(BaseModel):
     lease_seconds: float
 
 
+class RevokedView(BaseModel):
+    """What has become of a lease."""
+
+    assignment_id: str
+    state: str = Field(description="revoked; released, skipped or expired where it was over before")
+
+
 class SubmittedView(BaseModel):
     """What has been stored."""
 

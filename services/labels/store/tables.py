@@ -258,7 +258,7 @@ class Assignment(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     group_id: Mapped[str] = mapped_column(ForeignKey("groups.id"))
     annotator_id: Mapped[str] = mapped_column(ForeignKey("annotators.id"))
-    state: Mapped[str] = mapped_column(default="live")  # live submitted released skipped expired
+    state: Mapped[str] = mapped_column(default="live")  # and as services/labels/leases.py says
     token: Mapped[str]
     positions: Mapped[list[Any]]  # ids of the images asked for, in the order shown
     num_unanswered: Mapped[int]  # of them, while it is live
