@@ -80,7 +80,7 @@ def invite(settings: Settings, name: str, role: str, as_json: bool) -> None:
         url = f"http://127.0.0.1:{settings.port}/login#invite={secret}"
         return {"annotator_id": row.id, "url": url, "expires_at": made.expires_at}
 
-    with _writing(settings) as write:
+    with _writing(settings, make=False) as write:
         facts = write(operation)
     note("this link works once; hand it to them alone")
     show(facts, as_json, facts["url"])

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from services.labels.settings import Settings
 from services.labels.store.database import Database
-from services.labels.store.faults import StoreUnavailable
+from services.labels.store.faults import StoreMissing, StoreUnavailable
 
 
 @contextmanager
@@ -17,13 +16,12 @@ def opened(settings: Settings, make: bool = True) -> Iterator[Database]:
     os.umask(0o077)  # What is written here is people's, and nobody else's on this machine.
     # Its URL may hold a password.
     where = "database_url" if settings.database_url else settings.data_dir
-    kind, _, file = settings.url.partition(":///")
-    if not make and kind == "sqlite" and not Path(file).exists():
-        remedy = "name another (--data, --database-url), or make it: tdm-r1 keys create"
-        raise ValueError(f"{where}: the label store is not there; {remedy}")
     try:
-        with closing(Database.open(settings.url)) as database:
+        with closing(Database.open(settings.url, make)) as database:
             yield database
+    except StoreMissing as error:
+        remedy = "name another (--data, --database-url), or make it: tdm-r1 keys create"
+        raise ValueError(f"{where}: {error}; {remedy}") from error
     except StoreUnavailable as error:
         remedy = "see that it can be written and has room, or name another (--data, --database-url)"
         raise ValueError(f"{where}: {error}; {remedy}") from error

@@ -1,6 +1,7 @@
 """`tdm-r1 labels`: labels to files and back, how the service does, a crowd to try it with."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,14 +101,28 @@ def simulate(
 
 def backup(settings: Settings, file: Path, as_json: bool) -> None:
     """Copy the database while it is in use."""
-    manifest = backups.backup(settings.url, file)
+    with _files(file):
+        manifest = backups.backup(settings.url, file)
     show(manifest, as_json, f"{manifest['num_bytes']} bytes in {file}")
 
 
 def restore(settings: Settings, file: Path, verify: bool, as_json: bool) -> None:
     """Put a backup where no database is."""
-    manifest = backups.restore(file, settings.url, verify)
+    with _files(file):
+        manifest = backups.restore(file, settings.url, verify)
     show(manifest, as_json, f"restored {manifest['rows']['labels']} labels from {file}")
+
+
+@contextmanager
+def _files(file: Path) -> Iterator[None]:
+    """ValueError where a file, this one or what it is made of, is not to be had."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else error
+        raise ValueError(why) from error
+    except sqlite3.Error as error:
+        raise ValueError(f"{file}: {error}; is the database damaged, or the disk full?") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from services.commands.settings import dump, load
 from services.runs_api.settings import Settings as RunsSettings
 from services.web.keys import parse_key
 from tests.labels.people import bearer
+from tests.labels.postgresql import create_database
 
 pytestmark = pytest.mark.integration
 
@@ -65,12 +66,35 @@ def test_mistakes_are_explained(data, arguments, complaint):
     assert complaint in shown.output
 
 
-@pytest.mark.parametrize("command", ["list", "revoke 123"])
+@pytest.mark.parametrize("command", ["list", "revoke 123", "invite Ann"])
 def test_looking_for_keys_makes_no_store(data, command):
     shown = call("keys", *command.split(), "--data", data)
     assert shown.exit_code == 2
     assert f"{data}: the label store is not there" in shown.output
     assert not data.exists()
+
+
+def test_looking_for_keys_makes_no_tables(postgresql_server):
+    url = create_database(postgresql_server, "empty")
+    for _ in range(2):
+        shown = call("keys", "list", "--database-url", url)
+        assert shown.exit_code == 2
+        assert "database_url: the label store is not there" in shown.output
+        assert "postgresql" not in shown.output  # it may have a password in it
+
+
+@pytest.mark.parametrize("command", ["backup new", "restore gone"])
+def test_a_backup_of_nothing_is_one_message(data, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    shown = call("labels", *command.split(), "--data", data)
+    assert shown.exit_code == 2
+    assert "no database at" in shown.output or "gone.manifest.json: No such file" in shown.output
+    data.mkdir()
+    (data / "labels.db").write_text("no database, and long enough to be read as one" * 10)
+    shown = call("labels", *command.split(), "--data", data)
+    assert shown.exit_code == 2
+    assert "not a database" in shown.output or "is not overwritten" in shown.output
+    assert [path.name for path in tmp_path.iterdir()] == [data.name]
 
 
 @pytest.mark.parametrize("command", ["serve", "keys list"])

@@ -27,7 +27,7 @@ def backup(database_url: str, destination: Path) -> dict[str, Any]:
     """
     source = _file(database_url)
     if not source.exists():
-        raise FileNotFoundError(f"no database at {source}; what does the server's --data-dir say?")
+        raise FileNotFoundError(f"no database at {source}; name another (--data, --database-url)")
     _refuse_existing(destination)
     _refuse_existing(_manifest(destination))
     destination.parent.mkdir(parents=True, exist_ok=True)

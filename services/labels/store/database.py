@@ -49,11 +49,12 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="label-reader")
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Open `sqlite:///path` or `postgresql+psycopg://...`, its tables brought up to date."""
+    def open(cls, url: str, make: bool = True) -> Self:
+        """Open `sqlite:///path` or `postgresql+psycopg://...`, its tables brought up to date;
+        StoreMissing where there are none, unless they may be made."""
         address = make_url(url)
         if address.drivername == "sqlite":
-            writing, reading = _open_sqlite(address)
+            writing, reading = _open_sqlite(address, make)
         elif address.drivername == "postgresql+psycopg":
             writing, reading = _open_postgresql(address)
         else:
@@ -62,7 +63,7 @@ class Database:
                 "use sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
             )
         try:
-            upgrade(writing)
+            upgrade(writing, make)
         except BaseException:
             writing.dispose()
             raise
@@ -128,9 +129,11 @@ def _query(engine: Engine, query: Operation[T]) -> T:
         return ask()
 
 
-def _open_sqlite(address: URL) -> tuple[Engine, Engine]:
+def _open_sqlite(address: URL, make: bool) -> tuple[Engine, Engine]:
     if address.database in (None, "", ":memory:"):
         raise ValueError("labels in memory would be lost; give a file: sqlite:///PATH")
+    if not make and not Path(str(address.database)).exists():
+        raise faults.StoreMissing
     try:
         Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

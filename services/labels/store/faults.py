@@ -31,6 +31,13 @@ class StoreUnavailable(RuntimeError):  # noqa: N818 - a state of the store, whic
     """Nothing was written, or nobody knows: ask again later, with the same idempotency key."""
 
 
+class StoreMissing(StoreUnavailable):
+    """Nobody has made one there."""
+
+    def __init__(self) -> None:
+        super().__init__("the label store is not there")
+
+
 class ConnectionLost(StoreUnavailable):
     """PostgreSQL hung up, now or since it was last asked; it may take a new connection."""
 

@@ -8,12 +8,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from services.labels.store.faults import StoreMissing
+
 LOCK = 7_426_113
 """Names our migrations among PostgreSQL's advisory locks: two services may start at once."""
 
 
-def upgrade(engine: Engine) -> None:
-    """Apply what is missing, all or nothing; ValueError if the tables are newer than we are."""
+def upgrade(engine: Engine, make: bool = True) -> None:
+    """Apply what is missing, all or nothing; ValueError if the tables are newer than we are,
+    StoreMissing if there are none and none are to be made."""
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             # A table is altered by copying it, and its references must not mind. The setting
@@ -25,16 +28,18 @@ def upgrade(engine: Engine) -> None:
         with connection.begin():
             if connection.dialect.name == "postgresql":
                 connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            _to_newest(connection)
+            _to_newest(connection, make)
 
 
-def _to_newest(connection: Connection) -> None:
+def _to_newest(connection: Connection, make: bool) -> None:
     config = configure(connection)
     scripts = ScriptDirectory.from_config(config)
     newest = scripts.get_current_head()
     current = MigrationContext.configure(connection).get_current_revision()
     if current == newest:
         return
+    if current is None and not make:
+        raise StoreMissing
     if current is not None and current not in {s.revision for s in scripts.walk_revisions()}:
         raise ValueError(
             f"the database is at revision {current}, which this tdm-r1 does not know (its newest "
