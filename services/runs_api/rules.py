@@ -25,7 +25,7 @@ class Rule:
     title: str
     remedy: str
     out_of: str = ""
-    """The evaluation's number that it is a count out of; it is a level of its own if empty."""
+    """The number beside it that it is a count out of; it is a level of its own if empty."""
 
     def is_about(self, name: str) -> bool:
         """Whether it watches the number of that name."""
@@ -74,6 +74,17 @@ RULES = (
         "A reward does not answer for many held-out images",
         "`tdm-r1 logs` says why; see the states in the Gallery",
         out_of="num_images",
+    ),
+    Rule(
+        "queue_growth",
+        "*/queue_depth",
+        4.0,
+        2.0,
+        3,
+        "warning",
+        "A reward falls behind: more images wait for it than it judges in four iterations",
+        "raise its max_workers, or let images expire (queue_deadline_s)",
+        out_of="images",
     ),
 )
 

@@ -69,6 +69,22 @@ def test_a_lost_step_is_critical():
     assert (alert.rule, alert.severity) == ("step_lost", "critical")
 
 
+def test_a_queue_that_grows_beyond_what_is_judged_is_told_until_it_is_short_again():
+    def waiting(step, depth, judged=8.0):
+        counts = {} if judged is None else {"reward__ocr__images": judged}
+        return line(step, reward__ocr__queue_depth=depth, **counts)
+
+    growing = [waiting(step, 12.0 * step) for step in range(1, 5)]
+    assert rules(RUNNING, *growing) == []
+    assert rules(RUNNING, *(waiting(step, 30.0, judged=None) for step in range(1, 9))) == []
+    (alert,) = alerts(RUNNING, *growing, waiting(5, 60.0), now=105.0)
+    assert (alert.rule, alert.raised_step, alert.cleared_step) == ("queue_growth", 5, None)
+    assert "reward/ocr/queue_depth reached 7.5" in alert.detail
+    short = [waiting(step, 9.0) for step in range(6, 9)]
+    (alert,) = alerts(RUNNING, *growing, waiting(5, 60.0), *short, now=108.0)
+    assert alert.cleared_step == 8
+
+
 def test_a_reward_that_is_missing_is_counted_out_of_the_images():
     def evaluated(step, missing):
         counts = {"evaluation__student__ocr__missing": missing}
