@@ -168,7 +168,7 @@ def own_origin(scope: Scope) -> str:
 
 
 def credentials_of(scope: Scope, cookie_name: str = COOKIE) -> Credentials:
-    """Bearer key or session cookie of a request; 401 where it has neither, 400 with both."""
+    """Bearer key of a request, else its session cookie; 401 where it has neither."""
     scheme, _, bearer = Headers(scope=scope).get("authorization", "").partition(" ")
     if scheme and scheme.lower() != "bearer":
         raise unauthenticated(f"scheme {scheme!r} is not known; use Bearer tdmr1_...")

@@ -2,6 +2,7 @@
 when the dashboard has gone."""
 
 import json
+import logging
 import re
 import signal
 import socket
@@ -9,13 +10,16 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI, WebSocket
 from playwright.sync_api import expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from services.dashboard.gate import CONTENT_SECURITY_POLICY
 from services.dashboard.sessions import COOKIE
+from services.web.logs import FORMAT, RedactingFormatter
 from tests.dashboard.serving import revoke, serving
+from tests.serving import served
 
 pytestmark = pytest.mark.integration
 SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=polling"
@@ -186,3 +190,20 @@ def test_a_cut_page_says_since_when_it_is_stale_and_goes_on(browser, stage, anot
     with serving(stage.runs, tmp_path / "labels", urlsplit(dashboard.url).port):
         page.wait_for_url(re.compile(r"/login\?next="))  # sessions end with their process
     context.close()
+
+
+def test_the_log_tells_no_pages_id(caplog):
+    app = FastAPI()
+
+    @app.websocket("/ws")
+    async def listen(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    caplog.set_level(logging.INFO)
+    address = "/ws?client_id=147ed7e1&tab_id=dac3"
+    with served(app) as url, connect(url.replace("http", "ws") + address):
+        pass
+    lines = [RedactingFormatter(FORMAT).format(record) for record in caplog.records]
+    assert [line for line in lines if '"WebSocket /ws" [accepted]' in line]
+    assert not [line for line in lines if "147ed7e1" in line or "tab_id" in line]
