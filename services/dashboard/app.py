@@ -12,6 +12,7 @@ from services.dashboard import sign_in
 from services.dashboard.frame import PAGES, Draw, Shell, register_page, show
 from services.dashboard.gate import SOCKET, Gate
 from services.dashboard.label_source import LabelSource
+from services.dashboard.own_pages import keep_events_to_own_pages
 from services.dashboard.pages import (
     alerts,
     checkpoints,
@@ -74,6 +75,7 @@ def create_app(
         show_welcome_message=False,
         reconnect_timeout=30.0,
     )
+    keep_events_to_own_pages()
     return app
 
 

@@ -130,6 +130,28 @@ def test_a_websocket_wants_our_name_and_our_page(stage, host, origin, status):
     assert answered == status
 
 
+def test_nobody_presses_the_buttons_of_anothers_page(open_page, another):
+    folder = another("toy-pressed")
+    path = f"/runs/{folder.id}/checkpoints"
+    admin = open_page(path, "admin")
+    promote = admin.get_by_role("button", name="Promote").first
+    expect(promote).to_be_visible()
+    admin.evaluate("""() => {
+        window.send = window.socket.emit;
+        window.socket.emit = (...sent) => { window.pressed = sent; };
+    }""")
+    promote.click()
+    admin.wait_for_function("window.pressed?.[0] === 'event'")
+    pressed = admin.evaluate("window.pressed")
+    viewer = open_page(path)
+    expect(viewer.get_by_role("button", name="Promote").first).to_be_disabled()
+    viewer.evaluate("pressed => { window.socket.emit(...pressed); }", pressed)
+    viewer.wait_for_timeout(500)
+    assert not (folder.path / "promoted.json").exists()
+    admin.evaluate("pressed => { window.send.apply(window.socket, pressed); }", pressed)
+    expect(admin.get_by_text("is promoted; the run keeps it")).to_be_visible()
+
+
 def test_a_cookie_alone_changes_nothing_over_the_api(stage):
     address = f"{stage.dashboard.url}/api/v1/runs/{stage.finished.id}/commands"
     headers = {"Idempotency-Key": "a", "Origin": stage.dashboard.url}
