@@ -109,7 +109,10 @@ def _read(run: RunFolder, path: Path) -> Job:
     if job.state != "running" or _is_worked_at(log_of(run, job)):
         return job
     newest = Job.model_validate_json(path.read_bytes())  # it may have ended in between
-    return newest if newest.state != "running" else newest.ended("its dashboard ended before it")
+    if newest.state != "running":
+        return newest
+    lost = {"state": "failed", "reason": "its dashboard ended before it"}
+    return newest.model_copy(update=lost)  # nobody knows when
 
 
 def _is_worked_at(log: Path) -> bool:

@@ -148,6 +148,7 @@ def test_a_job_of_a_dashboard_that_is_gone_does_not_look_alive(run):
     for _ in ("without a log", "with one"):
         (lost,) = history(run)
         assert (lost.state, lost.reason) == ("failed", "its dashboard ended before it")
+        assert history(run) == [lost]  # or pages would draw it anew and anew
         log_of(run, job).touch()
     record(run, job.id).write_text(json.dumps({"id": "../../etc"}))
     with pytest.raises(BrokenRunError, match="changed by hand"):
