@@ -47,4 +47,5 @@ def test_a_checkpoint_is_exported_and_sampled_with_a_click(open_page, another):
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     assert [job.state for job in history(folder)] == ["done", "failed", "done"]
     assert [each.name for each in (folder.path / "samples").iterdir()] == ["sha256"]
+    expect(page.locator(".q-notification")).to_have_count(0, timeout=20_000)  # pale as they fade
     assert serious(page) == []
