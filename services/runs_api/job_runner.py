@@ -74,23 +74,25 @@ class JobRunner:
             raise Problem(409, "job-running", "One job at a time", detail)
 
     def _work(self, run: RunFolder, job: Job, said: BufferedRandom) -> None:
-        out = run.path / job.out
-        with said:  # and with it the lock
-            try:
-                status = _finish(command_of(run, job), said, self._limit_s)
-                reason = complaint(status, self._limit_s, _tail(said))
-                drawn = [] if reason or job.kind == "export" else sorted(out.glob("*.png"))
-                images = [store_of(run).add_file(path.read_bytes()) for path in drawn]
-                done = job.ended(reason, images)
-            except OSError as error:
-                done = job.ended(f"the dashboard could not do it: {error}")
-            if done.state == "failed" or done.kind == "sample":
-                shutil.rmtree(out, ignore_errors=True)
-            try:
+        try:
+            with said:  # and with it the lock
+                done = self._outcome(run, job, said)
+                if done.state == "failed" or done.kind == "sample":
+                    shutil.rmtree(run.path / job.out, ignore_errors=True)
                 _write(run, done)
-            finally:
-                self._current = None
+        finally:
+            self._current = None  # whatever went wrong, the next job is not kept waiting for ever
         log.info("job %s of run %s: %s %s", job.id, run.id, done.state, done.reason)
+
+    def _outcome(self, run: RunFolder, job: Job, said: BufferedRandom) -> Job:
+        try:
+            status = _finish(command_of(run, job), said, self._limit_s)
+            reason = complaint(status, self._limit_s, _tail(said))
+            drawn = [] if reason or job.kind == "export" else (run.path / job.out).glob("*.png")
+            images = [store_of(run).add_file(path.read_bytes()) for path in sorted(drawn)]
+        except (OSError, ValueError) as error:
+            return job.ended(f"the dashboard could not do it: {error}")
+        return job.ended(reason, images)
 
 
 def _the_same(known: Job, checkpoint: str, asked: ExportIn | SampleIn) -> Job:

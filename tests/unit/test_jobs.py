@@ -141,6 +141,24 @@ def test_one_job_at_a_time_bounded_and_once_a_key(run):
     assert ended.by == "key:a"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_keeps_no_later_job_waiting(run, monkeypatch):
+    runner = JobRunner(True, 30)
+    with monkeypatch.context() as broken:
+        broken.setattr("services.runs_api.job_runner.complaint", lambda *_: 1 / 0)
+        runner.start(run, NAME, SampleIn(prompt="x"), "key:a", "k")
+        assert until_ended(run).state == "failed"
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            runner.start(run, NAME, SampleIn(prompt="x"), "key:a", "another")
+            break
+        except Problem:
+            assert time.monotonic() < deadline
+    while any(job.state == "running" for job in history(run)):
+        assert time.monotonic() < deadline + 30
+
+
 def test_a_job_of_a_dashboard_that_is_gone_does_not_look_alive(run):
     job = planned(run, NAME, ExportIn(), "key:a", "k")
     record(run, job.id).parent.mkdir()
