@@ -12,6 +12,7 @@ from nicegui import ui
 
 from services.dashboard.elements import chip, link, tag
 from services.dashboard.label_source import LabelSource
+from services.dashboard.numbers import duration
 from services.dashboard.sessions import COOKIE, ROLES, Sessions
 from services.runs_api.job_runner import JobRunner
 from services.runs_api.library import Library, OpenRun
@@ -203,7 +204,4 @@ def _progress(facts: dict[str, Any]) -> str:
 
 def ago(seconds: float) -> str:
     """How long ago, in a unit that fits."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+    return f"{duration(seconds, 0)} ago"

@@ -103,6 +103,14 @@ def short(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
 
 
+def duration(seconds: float, digits: int = 1) -> str:
+    """A time that something took, in a unit that fits."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.{digits}f} s"
+
+
 def signed(value: float | None) -> str:
     """A number of which the sign matters."""
     return "-" if value is None else f"{value:+.3f}"

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from services.labels import reward_queue
 from services.labels.diagnosis import Habits, diagnose
 from services.labels.group_rows import vote_weight
+from services.labels.pace import Pace, pace
 from services.labels.reward_queue import QueueState
 from services.labels.scrape import ACTIVE, STATES
 from services.labels.store.tables import Annotator, Assignment, Group, Label, Question
@@ -27,7 +28,7 @@ MINUTES = 60
 COUNTED = 20_000
 """Newest labels that are."""
 ANSWERS = 2000
-"""Newest answers that like rates are of."""
+"""Newest answers that like rates and times are of."""
 LISTED = 100
 """Leases and dead letters, at most."""
 
@@ -141,6 +142,7 @@ class Statistics:
     """Whole ones, oldest first; fewer than `MINUTES` where labels are many."""
     num_active: int
     """People who labelled in the last 15 minutes, gold too."""
+    pace: Pace
     queue: Queue
     questions: list[QuestionCounts]
     alpha: float | None
@@ -166,8 +168,10 @@ def statistics(
     run_id: str | None = None,
     with_names: bool = False,
     counted: int = COUNTED,
+    answers: int = ANSWERS,
 ) -> Statistics:
-    """Look everything up; `with_names` for an admin, `counted` labels by the minute."""
+    """Look everything up; `with_names` for an admin, `counted` labels by the minute, the times of
+    groups that the newest `answers` are of."""
     found = diagnose(session, run_id)
     groups = session.execute(_groups(run_id)).all()
     return Statistics(
@@ -177,6 +181,7 @@ def statistics(
         session.scalar(select(_newest(run_id, 1).c.received_at)),
         _minutes(session, now, run_id, counted),
         _num_active(session, now, run_id),
+        pace(session, now, _newest(run_id, answers), answers),
         _queue(session, now, run_id, groups),
         _questions(session, run_id),
         found.alpha,

@@ -72,8 +72,11 @@ def _label(session: Session, run_id: str, name: str, why: str) -> None:
         images = here.group(f"{run_id}-{n}", run_id=run_id, overlap=overlap)
         for who in rng.sample((*PEOPLE, "fifth"), overlap) if n < NUM_GROUPS - NUM_OPEN else ():
             said = "llll" if who == "Eve" else "".join(rng.choice("llldd") for _ in images)
-            here.label(who, images, said)
-        here.wait(rng.randrange(30, 150))
+            lease = here.claim(who)
+            assert lease is not None
+            here.wait(rng.randrange(10, 60))
+            here.submit(lease, said)
+        here.wait(rng.randrange(20, 60))
     here.now = now
     here.claim("Ann")
     here.claim("Cem")

@@ -53,6 +53,13 @@ def test_a_viewer_sees_how_it_goes_and_nobodys_name(open_page, stage, labels):
     expect(state).to_contain_text(re.compile(r"dead letters\s*1"))
     expect(panel(page, "Groups by state")).to_contain_text("20 (83%)")
     expect(panel(page, "What people like")).to_contain_text(re.compile(r"\d+% to \d+%"))
+    times = panel(page, "Time per group")
+    expect(times).to_contain_text(re.compile(r"on a group, median\s*\d\d\.\d s\s*90% within"))
+    expect(times).to_contain_text(re.compile(r"groups ready an hour\s*20"))
+    times.get_by_role("button", name="Time per group as a table").click()
+    expect(times.locator("tbody tr")).to_have_text(
+        [re.compile(r"a person on a group\s*\d.*30"), re.compile(r"from put to ready\s*\d.*20")]
+    )
     agreement = panel(page, "Agreement and gold")
     expect(agreement).to_contain_text(re.compile(r"95% -?\d\.\d\d to \d\.\d\d, over 40 images"))
     expect(agreement).to_contain_text(re.compile(r"suspended\s*1"))

@@ -7,6 +7,7 @@ from sqlalchemy import update
 
 from services.labels import gold, statistics
 from services.labels.gold import GoldAnswer
+from services.labels.pace import Pace, Seconds
 from services.labels.statistics import Minute
 from services.labels.store.tables import Annotator, RewardMessage
 from tests.labels.labelling_cases import START, World
@@ -72,6 +73,60 @@ def test_the_like_rate_of_a_question_is_of_votes_that_count(here: World) -> None
     assert look(here, "nobody's").questions == []
 
 
+def work(here: World, who: str, lease, seconds: float, values: str = "llll") -> None:
+    here.wait(seconds)
+    here.submit(lease, values)
+
+
+def test_a_group_that_was_claimed_ahead_takes_no_longer_than_its_person(here: World) -> None:
+    here.set(max_leases=2)
+    for n in range(3):
+        here.group(f"g{n}")
+    here.wait(100)
+    first = here.claim("ann")
+    ahead = here.claim("ann", holding={first.id})  # granted with the first, begun 20 s later
+    work(here, "ann", first, 20)
+    work(here, "ann", ahead, 30)
+    here.wait(3000)  # nobody works
+    work(here, "ann", here.claim("ann"), 40)
+    found = look(here).pace
+    assert found.on_a_group == Seconds(30.0, 38.0, 3)  # of 20, 30, 40
+    assert found.until_ready == Seconds(150.0, pytest.approx(2582), 3)  # of 120, 150, 3190
+    assert found.ready_an_hour == 3
+
+
+def test_gold_other_runs_and_pushed_labels_take_time_and_are_no_group_of_the_run(
+    here: World,
+) -> None:
+    here.set(max_leases=4)
+    here.group("other", run_id="other")
+    lease = here.claim("ann")
+    images = here.group("g", overlap=2)
+    own = here.claim("ann", holding={lease.id})
+    work(here, "ann", lease, 50)
+    here.label("bob", images, "llll")  # no lease, and not ann's time
+    here.label("ann", here.group("pushed"), "llll")
+    work(here, "ann", own, 7)
+    found = look(here, "run").pace
+    assert found.on_a_group == Seconds(7.0, 7.0, 1)
+    assert found.until_ready == Seconds(28.5, pytest.approx(51.3), 2)  # of 0, 57
+    images = here.group("gold")
+    answers = [GoldAnswer(n, "like") for n in range(4)]
+    gold.mark(here.session, "gold", answers, here.now, here.settings)
+    here.label("ann", images, "llll")
+    assert look(here, "run").pace == found
+
+
+def test_times_are_of_the_newest_labels_alone(here: World) -> None:
+    for n in range(6):
+        here.group(f"g{n}")
+        work(here, "ann", here.claim("ann"), 120)
+    found = statistics.statistics(here.session, here.now, answers=10).pace
+    assert found.on_a_group == Seconds(120.0, 120.0, 3)  # two and a half groups
+    assert found.ready_an_hour == pytest.approx(2 / (240 / 3600))  # in the 4 minutes that they span
+    assert statistics.statistics(here.session, here.now, answers=4).pace.ready_an_hour is None
+
+
 def test_gold_and_who_is_suspended_or_shut_out(here: World) -> None:
     images = here.group("gold")
     answers = [GoldAnswer(n, "like") for n in range(4)]
@@ -92,6 +147,7 @@ def test_gold_and_who_is_suspended_or_shut_out(here: World) -> None:
 def test_nothing_at_all_is_no_error_and_no_rate(here: World) -> None:
     found = look(here)
     assert (found.num_labels, found.newest_at) == (0, None)
+    assert found.pace == Pace(None, None, 0)
     assert found.alpha is found.alpha_interval is None
     assert found.gold.accuracy is None
     assert [question.like_rate for question in found.questions] == [None]
@@ -119,7 +175,11 @@ def test_over_http_on_every_database(client, database, clock, keys) -> None:
     def fill(session):
         here = World(session)
         here.now = clock() - timedelta(seconds=60)
-        here.label("ann", here.group("g"), "lldd")
+        here.group("g")
+        lease = here.claim("ann")
+        here.wait(10)
+        here.submit(lease, "lldd")
+        here.wait(-10)
         add_message(session, "dead")
         session.execute(update(RewardMessage).values(state="dead", reason="no group of its run"))
 
@@ -134,6 +194,8 @@ def test_over_http_on_every_database(client, database, clock, keys) -> None:
     assert found["for_admins"] is None
     assert found["queue"]["groups"]["ready"] == 2
     assert found["rewards"]["dead"] == 2
+    assert found["pace"]["on_a_group"] == {"median": 10, "p90": 10, "num_groups": 1}
+    assert found["pace"]["until_ready"]["num_groups"] == 1
     assert found["minutes"][-1] == {"start": "2026-01-01T11:59:00Z", "num_labels": 4}
     assert found["questions"][0]["like_rate"]["value"] == 0.5
     assert ask("viewer", run_id="other")["rewards"]["dead"] == 0

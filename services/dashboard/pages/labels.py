@@ -14,11 +14,12 @@ from fastapi import Request
 from nicegui import ui
 
 from services.dashboard.charts import Chart, columns
-from services.dashboard.data_tables import Table
+from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import bars, button, chip, empty, link, table, tag, tile
 from services.dashboard.frame import Shell, Visit, ago, outline
-from services.dashboard.numbers import percent, short
+from services.dashboard.numbers import duration, percent, short
 from services.dashboard.panels import Board, Stamp, clock
+from services.labels.pace import Seconds
 from services.labels.reward_queue import MAX_RECEIVES
 from services.labels.statistics import ANSWERS, Labeller, Lease, Minute, Statistics
 from services.runs_api.library import OpenRun
@@ -79,12 +80,14 @@ async def draw(visit: Visit, run: OpenRun | None) -> None:
             wide=True,
             note="Gold is left out, and the minute that is not over.",
         )
+        panel("Time per group", _times, lambda found: found.pace, True, _time_table)
         panel("Groups by state", _groups, lambda found: found.queue.groups, numbers=_states)
         panel("Agreement and gold", _quality, _agreement)
         panel("What people like", _likes, lambda found: found.questions, wide=True)
         panel("Who labels", _people, lambda found: found.for_admins, wide=True)
-        panel("Held now", partial(_leases, ask), lambda found: found.for_admins)
-        panel("Rewards on their way", _rewards, lambda found: (found.rewards, found.for_admins))
+        panel("Held now", partial(_leases, ask), lambda found: found.for_admins, wide=True)
+        rewards = lambda found: (found.rewards, found.for_admins)  # noqa: E731
+        panel("Rewards on their way", _rewards, rewards, wide=True)
 
     await board.start(panels)
 
@@ -161,6 +164,39 @@ def _minutes(found: Statistics | None) -> Chart | None:
         return None
     starts = [f"{minute.start:%H:%M}" for minute in found.minutes]
     return columns("minute", starts, {"labels": [minute.num_labels for minute in found.minutes]})
+
+
+def _times(found: Statistics) -> None:
+    with tag("dl", classes="tiles"):
+        for name, times in _kinds(found):
+            if times is None:
+                tile(f"{name}, median", "-")
+                continue
+            note = f"90% within {duration(times.p90)}, {times.num_groups} groups"
+            tile(f"{name}, median", duration(times.median), note)
+        tile("groups ready an hour", short(found.pace.ready_an_hour), "lately: an hour at most")
+    tag(
+        "p",
+        f"Of the groups that the newest {ANSWERS} answers are of, by the service's clock. A "
+        "person's time on a group runs from when they had it and had answered the one before: one "
+        "that waits in their browser takes none. Their breaks are in it.",
+        "quiet",
+    )
+
+
+def _time_table(found: Statistics) -> Table:
+    rows: list[list[Cell]] = [
+        [name, times and times.median, times and times.p90, times and times.num_groups]
+        for name, times in _kinds(found)
+    ]
+    return Table(("time", "median s", "90% within s", "groups"), rows)
+
+
+def _kinds(found: Statistics) -> tuple[tuple[str, Seconds | None], ...]:
+    return (
+        ("a person on a group", found.pace.on_a_group),
+        ("from put to ready", found.pace.until_ready),
+    )
 
 
 def _groups(found: Statistics) -> None:

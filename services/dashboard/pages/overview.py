@@ -8,6 +8,7 @@ from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import bars, chip, empty, link, tag, tile
 from services.dashboard.frame import TONES, Shell, Visit
 from services.dashboard.numbers import (
+    duration,
     evaluation_names,
     held_out_curve,
     newest,
@@ -133,7 +134,7 @@ def _state(model: Model) -> None:
         tile("iteration", f"{facts['iteration']}{total}")
         tile("policy version", short(model.stamp.policy_version, 6))
         if model.eta_s is not None:
-            tile("time left", f"{model.eta_s / 60:.0f} min", "at the newest pace")
+            tile("time left", duration(model.eta_s, 0), "at the newest pace")
         for name, title in TILES.items():
             value = model.numbers[name]
             text = percent(value) if name.endswith("zero_signal") else short(value)
