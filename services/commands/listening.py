@@ -32,7 +32,7 @@ def listen(app: Any, host: str, port: int, trusted_proxies: Sequence[str], what:
         forwarded_allow_ips=list(trusted_proxies),
         timeout_graceful_shutdown=GRACE_S,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     try:
         socket = config.bind_socket()
     except SystemExit as error:  # uvicorn's way to say that the address is taken
@@ -51,6 +51,16 @@ def listen(app: Any, host: str, port: int, trusted_proxies: Sequence[str], what:
     name = f"[{host}]" if ":" in host else host
     say(what.format(address=f"http://{name}:{socket.getsockname()[1]}"))
     server.run(sockets=[socket])
+
+
+class _Server(uvicorn.Server):
+    """Waits for open requests at its end, but not for streams: they have none of their own."""
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """As soon as no request is open any more."""
+        app: Any = self.config.app
+        app.state.streams.end()
+        await super().shutdown(sockets)
 
 
 def check_bind(database: Database, host: str, data_dir: object) -> None:

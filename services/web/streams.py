@@ -4,6 +4,7 @@ back however it ends."""
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from anyio import CancelScope
 from fastapi.responses import StreamingResponse
 from prometheus_client import Gauge
 from starlette.types import Receive, Scope, Send
@@ -22,6 +23,8 @@ class Places:
         self._limit = limit
         self._gauge = gauge
         self._open = Counter[str]()
+        self.scopes: set[CancelScope] = set()
+        """Of streams that are under way."""
 
     def __len__(self) -> int:
         return self._open.total()
@@ -43,19 +46,33 @@ class Places:
 
         return release
 
+    def end(self) -> None:
+        """Let every stream go: the service ends, and would wait for them."""
+        for scope in self.scopes:
+            scope.cancel()
+
 
 class EventStream(StreamingResponse):
-    """Blocks for as long as somebody reads them."""
+    """Blocks for as long as somebody reads them and the service goes on."""
 
-    def __init__(self, blocks: AsyncGenerator[str], release: Callable[[], None]) -> None:
+    def __init__(
+        self, places: Places, blocks: AsyncGenerator[str], release: Callable[[], None]
+    ) -> None:
         super().__init__(blocks, 200, HEADERS, "text/event-stream")
+        self._places = places
         self._blocks = blocks
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        under_way = CancelScope()
+        self._places.scopes.add(under_way)
         try:
-            await super().__call__(scope, receive, send)
+            with under_way:
+                await super().__call__(scope, receive, send)
+            if under_way.cancelled_caught:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            self._places.scopes.discard(under_way)
             self._release()
             await self._blocks.aclose()
 

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 
+from services.commands.listening import GRACE_S
 from tests.labels.live import eventually
 from tests.labels.test_serve import call
 from tests.runs_api.people import bearer
@@ -45,14 +47,23 @@ def key(data, role):
 def test_keys_of_the_label_service_open_the_runs_until_they_are_revoked(finished, tmp_path):
     data = tmp_path / "labels"
     viewer = key(data, "viewer")
-    with started("dashboard", "--runs", finished.path.parent, "--port", 0, "--data", data) as said:
+    runs = finished.path.parent
+    with (
+        ExitStack() as listening,
+        started("dashboard", "--runs", runs, "--port", 0, "--data", data) as said,
+    ):
         address = api_of(said.readline().split(" at ")[1])
         ask = lambda: httpx.get(address, headers=bearer(viewer), timeout=30)  # noqa: E731
         (run,) = eventually(lambda: ask().json()["items"])
         assert run["run_id"] == finished.id
         assert httpx.get(address).status_code == 401
+        events = f"{address}/{finished.id}/events"
+        stream = httpx.stream("GET", events, headers=bearer(viewer))
+        assert listening.enter_context(stream).is_success
         call("keys", "revoke", viewer.split("_")[1], "--data", data)
         assert ask().status_code == 401
+        told_to_end = time.monotonic()
+    assert time.monotonic() - told_to_end < GRACE_S / 2, "it waits for its streams"
 
 
 def through(peer):

@@ -42,4 +42,4 @@ async def events(
 
     release = state.streams.take(principal.key_id)
     blocks = stream(state.bus, wants, last_event_id, still_allowed)
-    return EventStream(blocks, release)
+    return EventStream(state.streams, blocks, release)

@@ -47,4 +47,5 @@ async def events(
         return await state.still_allowed(request.scope)
 
     release = state.streams.take(principal.key_id)
-    return EventStream(stream(run.folder, wanted, position, still_allowed), release)
+    blocks = stream(run.folder, wanted, position, still_allowed)
+    return EventStream(state.streams, blocks, release)
