@@ -4,9 +4,11 @@ NiceGUI keeps its pages in one app of the process, so one process serves one das
 """
 
 from functools import partial
+from typing import Annotated
 
-from fastapi import FastAPI, Request
-from nicegui import ui
+from fastapi import FastAPI, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from nicegui import core, ui
 
 from services.dashboard import sign_in
 from services.dashboard.frame import PAGES, Draw, Shell, register_page, show
@@ -30,6 +32,7 @@ from services.dashboard.pages import (
 )
 from services.dashboard.sessions import COOKIE, Sessions
 from services.runs_api import app as runs_api
+from services.runs_api.routes.groups import MAX_ID
 from services.runs_api.settings import Settings
 from services.web.auth import KeyRing
 from services.web.clock import Clock, utc_now
@@ -37,6 +40,7 @@ from services.web.limits import Rate, RateLimiter
 from services.web.problems import Problem
 
 OPEN_ROUTES = runs_api.OPEN_ROUTES | {("POST", runs_api.API + sign_in.PATH)}
+GroupId = Annotated[int, Path(ge=0, le=MAX_ID)]
 LOGIN_RATE = Rate(num=10, per_s=60)
 DRAWS: dict[str, Draw] = {
     "": overview.draw,
@@ -76,7 +80,14 @@ def create_app(
         reconnect_timeout=30.0,
     )
     keep_events_to_own_pages()
+    # Its own would be a page with a memory of its own, for whoever asks for any address.
+    for fault in (404, RequestValidationError):
+        core.app.add_exception_handler(fault, _no_such_page)
     return app
+
+
+async def _no_such_page(request: Request, error: Exception) -> Response:
+    return sign_in.file_of_ours("lost.html", 404)
 
 
 def _close_the_rest_of_the_api(app: FastAPI) -> None:
@@ -96,6 +107,6 @@ def _register(shell: Shell) -> None:
         register_page(shell, path, title, DRAWS[path])
 
     @ui.page("/runs/{run_id}/groups/{group_id}", response_timeout=30)
-    async def page(request: Request, run_id: str, group_id: int) -> None:
+    async def page(request: Request, run_id: str, group_id: GroupId) -> None:
         draw = partial(group.draw, group_id)
         await show(shell, request, run_id, f"Group {group_id}", draw)

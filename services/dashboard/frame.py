@@ -58,6 +58,8 @@ RECHECK_S = 5.0
 """How often an open page asks whether its session still lives."""
 HEAD = """<link rel="stylesheet" href="/assets/dashboard.css" />
 <script type="module" src="/assets/live.js"></script>"""
+NO_SCRIPT = """<noscript><p class="stale">The pages of the dashboard are drawn by JavaScript, which
+this browser has turned off. The API has the same, for programs: /api/v1/runs.</p></noscript>"""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def outline(
 ) -> Iterator[None]:
     """Header with the run's state, navigation and the page's own part."""
     ui.add_head_html(HEAD)
+    ui.add_body_html(NO_SCRIPT)
     ui.page_title(f"{name} - {run.id if run else 'TDM-R1'}")
     tag("a", "Skip to the content", "skip", href="#content")
     with tag("header", classes="bar"):

@@ -18,7 +18,7 @@ SOCKET = "/_nicegui_ws/"
 bodies are socket.io's own text."""
 # NiceGUI's pages carry their elements in inline scripts, and Vue compiles its slots in the browser.
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; script-src-attr 'none'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
@@ -38,15 +38,13 @@ class Gate:
         if scope["type"] not in ("http", "websocket") or scope["path"].startswith("/api/"):
             await self.app(scope, receive, send)
             return
-        is_strict = scope["path"].startswith(("/login", "/assets/"))
-        inner = send if is_strict else _with_policy(send)
         if not scope["path"].startswith(OPEN):
             principal = await self._principal(scope)
             if principal is None or principal.role not in ROLES:
                 await _turn_away(scope, receive, send, principal)
                 return
             scope.setdefault("state", {})["principal"] = principal
-        await self.app(scope, receive, inner)
+        await self.app(scope, receive, _with_policy(send))
 
     async def _principal(self, scope: Scope) -> Principal | None:
         if scope["path"].startswith(SOCKET) and not self._is_ours(scope):
@@ -89,10 +87,13 @@ async def _turn_away(
 
 
 def _with_policy(send: Send) -> Send:
+    """NiceGUI's pages alone need a looser one than everything else has."""
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+            if "X-NiceGUI-Content" in headers:
+                headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         await send(message)
 
     return sending

@@ -1,4 +1,5 @@
-"""The way in: a static page, and the route that turns a key or a link into a cookie."""
+"""The way in: a static page, and the route that turns a key or a link into a cookie. And the other
+files of ours that strangers get."""
 
 from importlib.resources import files
 
@@ -15,6 +16,7 @@ ASSETS = {
     name: (media_type, files("services.dashboard").joinpath("assets", name).read_bytes())
     for name, media_type in {
         "login.html": "text/html; charset=utf-8",
+        "lost.html": "text/html; charset=utf-8",
         "login.js": "text/javascript; charset=utf-8",
         "live.js": "text/javascript; charset=utf-8",
         "dashboard.css": "text/css; charset=utf-8",
@@ -57,7 +59,7 @@ async def sign_in(body: SignIn, request: Request) -> Response:
 @pages.get("/login")
 async def login_page() -> Response:
     """Where a key becomes a session; it holds no data."""
-    return _asset("login.html")
+    return file_of_ours("login.html")
 
 
 @pages.get("/assets/{name}")
@@ -65,9 +67,10 @@ async def asset(name: str) -> Response:
     """Styles and scripts."""
     if name not in ASSETS:
         raise Problem(404, "not-found", "Not found", "no such file")
-    return _asset(name)
+    return file_of_ours(name)
 
 
-def _asset(name: str) -> Response:
+def file_of_ours(name: str, status: int = 200) -> Response:
+    """One of the package's."""
     media_type, body = ASSETS[name]
-    return Response(body, headers={"Cache-Control": "no-cache"}, media_type=media_type)
+    return Response(body, status, {"Cache-Control": "no-cache"}, media_type)

@@ -134,6 +134,9 @@ def test_nobody_presses_the_buttons_of_anothers_page(open_page, another):
     folder = another("toy-pressed")
     path = f"/runs/{folder.id}/checkpoints"
     admin = open_page(path, "admin")
+    # Whatever else runs on this host may have cookies, too, of any form.
+    admin.evaluate("document.cookie = 'other={\"a\": 1}; path=/'")
+    admin.reload()
     promote = admin.get_by_role("button", name="Promote").first
     expect(promote).to_be_visible()
     admin.evaluate("""() => {
@@ -150,6 +153,32 @@ def test_nobody_presses_the_buttons_of_anothers_page(open_page, another):
     assert not (folder.path / "promoted.json").exists()
     admin.evaluate("pressed => { window.send.apply(window.socket, pressed); }", pressed)
     expect(admin.get_by_text("is promoted; the run keeps it")).to_be_visible()
+
+
+def test_nobody_hears_anothers_page(stage):
+    page = get(stage, f"/runs/{stage.finished.id}", "admin").text
+    (page_id,) = re.findall(r"'client_id': '([0-9a-f-]{36})'", page)
+    of_page = {"client_id": page_id, "tab_id": "a", "document_id": "b"}
+    at_once = "".join(f"&{name}={value}" for name, value in of_page.items())
+    at_once += "&implicit_handshake=true"
+    later = json.dumps(["handshake", of_page | {"document_id": "c"}])
+    assert said_to_socket(stage, "viewer", at_once, "40")[0].startswith('44{"message"')
+    assert said_to_socket(stage, "viewer", "", "40", f"420{later}")[1] == "430[false]"
+    assert said_to_socket(stage, "admin", at_once, "40")[0].startswith('40{"sid"')
+
+
+def said_to_socket(stage, who, query, *sent):
+    """What a socket of somebody's hears after each message."""
+    url = stage.dashboard.url
+    address = (url + SOCKET + query).replace("http", "ws", 1).replace("polling", "websocket")
+    cookie = {"Cookie": f"{COOKIE}={stage.cookies[who]}"}
+    with connect(address, origin=url, additional_headers=cookie) as opened:
+        opened.recv(5)
+        heard = []
+        for message in sent:
+            opened.send(message)
+            heard.append(str(opened.recv(5)))
+    return heard
 
 
 def test_a_cookie_alone_changes_nothing_over_the_api(stage):
@@ -179,6 +208,36 @@ def test_policies_are_as_strict_as_each_page_allows(stage):
     login = get(stage, "/login").headers["content-security-policy"]
     assert "unsafe" not in login
     assert get(stage, "/", "viewer", Host="evil.example").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        ("/login-or-so", None),
+        ("/_nicegui/nothing", None),
+        ("/nothing", "viewer"),
+        (f"/runs/toy-finished/groups/{10**30}", "viewer"),
+        ("/runs/toy-finished/groups/first", "viewer"),
+    ],
+)
+def test_what_is_no_page_is_a_file_and_costs_no_memory(stage, path, who):
+    answer = get(stage, path, who)
+    assert answer.status_code == 404
+    assert "No such page" in answer.text
+    assert "client_id" not in answer.text
+    assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+def test_a_browser_without_scripts_is_told_why_it_sees_nothing(browser, stage):
+    with browser.new_context(java_script_enabled=False) as context:
+        url = stage.dashboard.url
+        page = context.new_page()
+        page.goto(url)
+        told = page.locator("noscript p")
+        expect(told).to_contain_text("Signing in needs JavaScript")
+        context.add_cookies([{"name": COOKIE, "value": stage.cookies["viewer"], "url": url}])
+        page.goto(url)
+        expect(told).to_contain_text("drawn by JavaScript")
 
 
 def test_assets_have_names_and_no_paths(stage):
