@@ -4,6 +4,7 @@ that nothing it does delays a label."""
 from services.commands.label_store import opened
 from services.commands.listening import check_bind, listen
 from services.dashboard.app import create_app
+from services.dashboard.label_admin import AdminDatabase, AdminService, LabelAdmin
 from services.dashboard.label_source import (
     TIMEOUT_S,
     LabelDatabase,
@@ -33,17 +34,20 @@ def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
         check_bind(database, settings.host, label_settings.data_dir)
         log_to_stderr()
         limiter = RateLimiter(dict(label_settings.rates), utc_now)
-        labels = SharedSource(label_source(settings, database))
-        app = create_app(settings, Directory(database, utc_now, limiter), labels)
+        keys = Directory(database, utc_now, limiter)
+        source, admin = label_service(settings, database)
+        app = create_app(settings, keys, SharedSource(source), admin)
         what = "runs at {address}/"
         if settings.host in LOOPBACK:
             what += f"login#invite={app.state.sessions.invite()} (opens one browser, once)"
         listen(app, settings.host, settings.port, settings.trusted_proxies, what)
 
 
-def label_source(settings: Settings, database: Database) -> LabelSource:
+def label_service(settings: Settings, database: Database) -> tuple[LabelSource, LabelAdmin]:
     """The label service that the settings name; without one, what is in its database here."""
+    own = AdminDatabase(database)
     if settings.labels_url is None or settings.labels_key is None:
-        return LabelDatabase(database, utc_now)
-    client = LabelClient(settings.labels_url, settings.labels_key, timeout_s=TIMEOUT_S, retries=0)
-    return LabelService(settings.labels_url, client)
+        return LabelDatabase(database, utc_now), own
+    url = settings.labels_url
+    client = LabelClient(url, settings.labels_key, timeout_s=TIMEOUT_S, retries=0)
+    return LabelService(url, client), AdminService(url, client, own)

@@ -13,10 +13,12 @@ from nicegui import core, ui
 from services.dashboard import sign_in
 from services.dashboard.frame import PAGES, Draw, Shell, register_page, show
 from services.dashboard.gate import SOCKET, Gate
+from services.dashboard.label_admin import LabelAdmin
 from services.dashboard.label_source import LabelSource
 from services.dashboard.own_pages import keep_events_to_own_pages
 from services.dashboard.pages import (
     alerts,
+    audit,
     checkpoints,
     control,
     gallery,
@@ -53,12 +55,17 @@ DRAWS: dict[str, Draw] = {
     "checkpoints": checkpoints.draw,
     "control": control.draw,
     "alerts": alerts.draw,
+    "audit": audit.draw,
     "settings": settings.draw,
 }
 
 
 def create_app(
-    found: Settings, keys: KeyRing, label_source: LabelSource, clock: Clock = utc_now
+    found: Settings,
+    keys: KeyRing,
+    label_source: LabelSource,
+    label_admin: LabelAdmin,
+    clock: Clock = utc_now,
 ) -> FastAPI:
     """The app; `state.sessions` makes the link that opens it once."""
     sessions = Sessions(keys, clock)
@@ -69,7 +76,7 @@ def create_app(
     app.include_router(sign_in.router, prefix=runs_api.API)
     app.include_router(sign_in.pages)
     _close_the_rest_of_the_api(app)
-    _register(Shell(app.state.library, sessions, label_source, app.state.jobs))
+    _register(Shell(app.state.library, sessions, label_source, app.state.jobs, label_admin))
     ui.run_with(
         app,
         title="TDM-R1",
@@ -103,6 +110,7 @@ def _close_the_rest_of_the_api(app: FastAPI) -> None:
 def _register(shell: Shell) -> None:
     runs.register(shell)
     labels.register(shell)
+    audit.register(shell)
     for path, title in PAGES.items():
         register_page(shell, path, title, DRAWS[path])
 

@@ -76,8 +76,13 @@ class DataTable:
 
     def _download(self) -> None:
         if self._table is not None:
-            title = re.sub("[^a-z0-9]+", "-", self._title.lower()).strip("-")
-            ui.download.content(self._table.csv(), f"{self._source}-{title}.csv", "text/csv")
+            save(self._source, self._title, self._table)
+
+
+def save(source: str, title: str, table: Table) -> None:
+    """As a file of the browser's, which is named by the two."""
+    name = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
+    ui.download.content(table.csv(), f"{source}-{name}.csv", "text/csv")
 
 
 def _texts(row: Sequence[Cell]) -> list[str | None]:

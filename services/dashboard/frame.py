@@ -11,6 +11,7 @@ from fastapi import Request
 from nicegui import ui
 
 from services.dashboard.elements import chip, link, tag
+from services.dashboard.label_admin import LabelAdmin
 from services.dashboard.label_source import LabelSource
 from services.dashboard.numbers import duration
 from services.dashboard.sessions import COOKIE, ROLES, Sessions
@@ -29,6 +30,7 @@ PAGES = {
     "checkpoints": "Checkpoints",
     "control": "Run control",
     "alerts": "Alerts",
+    "audit": "Audit",
     "settings": "Settings",
 }
 """Part of the address to title, in the order of the navigation."""
@@ -70,6 +72,7 @@ class Shell:
     sessions: Sessions
     labels: LabelSource
     jobs: JobRunner
+    admin: LabelAdmin
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,17 @@ async def show(shell: Shell, request: Request, run_id: str, name: str, draw: Dra
             tag("p", "This folder has no run of that name.")
             link("All runs", "/")
         return
-    with outline(visit, run, name, await asyncio.to_thread(_state_of, run)):
-        try:
-            await draw(visit, run)
-        except (ValueError, OSError) as error:
-            tag("p", f"This cannot be read: {error}", "stale of-panels", role="alert")
+    with outline(visit, run, name, await asyncio.to_thread(_state_of, run)), complaining():
+        await draw(visit, run)
+
+
+@contextmanager
+def complaining() -> Iterator[None]:
+    """What cannot be read is said in its place."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        tag("p", f"This cannot be read: {error}", "stale of-panels", role="alert")
 
 
 @contextmanager

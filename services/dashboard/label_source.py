@@ -7,10 +7,11 @@ where it cannot answer or refuses. It may take its time: ask it in a thread.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,6 +32,7 @@ FRESH_S = 2.0
 """How long an answer is everybody's."""
 REST_S = 15.0
 """How long a service that failed is left alone: who waits for it holds a thread."""
+Found = TypeVar("Found")
 
 
 class LabelSource(Protocol):
@@ -54,7 +56,7 @@ class LabelDatabase:
     def look(self, run_id: str | None, with_names: bool) -> Statistics | None:
         """None while it has no question: then it holds keys alone."""
         now = self._clock()
-        with _said():
+        with said():
             return self._database.read_now(
                 lambda session: (
                     statistics(session, now, run_id, with_names) if is_used(session) else None
@@ -64,7 +66,7 @@ class LabelDatabase:
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """The service hears of it when it looks for work the next time, within 2 s."""
         now = self._clock()
-        with _said():
+        with said():
             return self._database.write_now(
                 lambda session: leases.revoke(session, assignment_id, now, by).state
             )
@@ -78,7 +80,7 @@ class LabelService:
 
     def look(self, run_id: str | None, with_names: bool) -> Statistics:
         """Names are told only where the key is an admin's."""
-        with _said(self._url):
+        with said(self._url):
             answer = self._client.request("GET", "/statistics", params={"run_id": run_id})
         try:
             found = StatisticsView.model_validate_json(answer.content).root
@@ -91,13 +93,13 @@ class LabelService:
 
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """There it is the dashboard's key that did it."""
-        with _said(self._url):
+        with said(self._url):
             return self._client.revoke(assignment_id)
 
 
 @contextmanager
-def _said(url: str = "") -> Iterator[None]:
-    """What a source may come to, as ValueError."""
+def said(url: str = "", roles: str = "viewer or admin") -> Iterator[None]:
+    """What a source may come to, as ValueError; `roles` are those that may ask it."""
     try:
         yield
     except Problem as problem:
@@ -107,7 +109,7 @@ def _said(url: str = "") -> Iterator[None]:
     except LabelServiceUnreachableError as error:
         raise ValueError(f"the label service does not answer: {error}") from error
     except LabelServiceError as error:
-        remedy = "; give the dashboard a key of role viewer or admin there (labels_key)"
+        remedy = f"; give the dashboard a key of role {roles} there (labels_key)"
         raise ValueError(
             f"{url} refuses: {error}{remedy if error.status in (401, 403) else ''}"
         ) from error
@@ -116,8 +118,42 @@ def _said(url: str = "") -> Iterator[None]:
 @dataclass
 class _Answer:
     until: float
-    found: Statistics | None = None
+    found: Any = None
     fault: ValueError | None = None
+
+
+class Answers:
+    """What was found a moment ago is everybody's, and who failed is left alone for a while."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._clock = clock
+        self._answers: dict[Hashable, _Answer] = {}
+        self._lock = threading.Lock()
+
+    def get(self, asked: Hashable, ask: Callable[[], Found]) -> Found:
+        """What `ask` finds, or found for the same question."""
+        with self._lock:
+            now = self._clock()
+            self._answers = {k: each for k, each in self._answers.items() if each.until > now}
+            if asked not in self._answers:
+                self._answers[asked] = self._ask(ask)
+            answer = self._answers[asked]
+        if answer.fault is not None:
+            raise answer.fault
+        return answer.found
+
+    def forget(self) -> None:
+        """Something has changed."""
+        with self._lock:
+            self._answers.clear()
+
+    def _ask(self, ask: Callable[[], Any]) -> _Answer:
+        try:
+            found = ask()
+        except ValueError as fault:
+            return _Answer(self._clock() + REST_S, fault=fault)
+        return _Answer(self._clock() + FRESH_S, found)
 
 
 class SharedSource:
@@ -125,34 +161,16 @@ class SharedSource:
 
     def __init__(self, source: LabelSource, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds."""
-        self._source, self._clock = source, clock
-        self._answers: dict[tuple[str | None, bool], _Answer] = {}
-        self._lock = threading.Lock()
+        self._source, self._answers = source, Answers(clock)
 
     def look(self, run_id: str | None, with_names: bool) -> Statistics | None:
         """What was found a moment ago, or is now."""
-        asked = (run_id, with_names)
-        with self._lock:
-            now = self._clock()
-            self._answers = {k: each for k, each in self._answers.items() if each.until > now}
-            if asked not in self._answers:
-                self._answers[asked] = self._ask(*asked)
-            answer = self._answers[asked]
-        if answer.fault is not None:
-            raise answer.fault
-        return answer.found
+        ask = partial(self._source.look, run_id, with_names)
+        return self._answers.get((run_id, with_names), ask)
 
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """Whoever looks next sees what has become of it."""
         try:
             return self._source.revoke(assignment_id, by)
         finally:
-            with self._lock:
-                self._answers.clear()
-
-    def _ask(self, run_id: str | None, with_names: bool) -> _Answer:
-        try:
-            found = self._source.look(run_id, with_names)
-        except ValueError as fault:
-            return _Answer(self._clock() + REST_S, fault=fault)
-        return _Answer(self._clock() + FRESH_S, found)
+            self._answers.forget()

@@ -9,6 +9,7 @@ import httpx
 
 from services.label_client.models import (
     Assignment,
+    AuditRecord,
     BatchResult,
     Group,
     LabelIn,
@@ -188,6 +189,20 @@ class LabelClient:
         """Put every dead letter back into the queue (admin); how many there were."""
         answer = self._transport.send("POST", "/reward-queue/dead-letters:redrive", json={})
         return int(answer.json()["redriven"])
+
+    # For admins
+
+    def audit(
+        self, limit: int = 50, cursor: str | None = None, **filters: Any
+    ) -> tuple[list[AuditRecord], str | None]:
+        """A page of the audit log, newest first, and the cursor of the next one; `filters` are
+        actor, action, object and since (an aware time)."""
+        if filters.get("since") is not None:
+            filters["since"] = filters["since"].isoformat()
+        asked = {**filters, "limit": limit, "cursor": cursor}
+        page = self._transport.send("GET", "/audit", params=asked).json()
+        records = [AuditRecord.model_validate(record) for record in page["items"]]
+        return records, page["next_cursor"]
 
     def _settle(self, verb: str, body: dict[str, Any]) -> list[ReceiptResult]:
         answer = self._transport.send("POST", f"/reward-queue:{verb}", json=body).json()

@@ -107,6 +107,18 @@ class QueueStats(_Answer):
     dead_letters: list[dict[str, Any]] = Field(default_factory=list)
 
 
+class AuditRecord(_Answer):
+    """Who changed what; contents are known by their hashes. Keys have names, people do not."""
+
+    seq: int
+    actor: str
+    actor_name: str | None = None
+    action: str
+    object: str
+    object_name: str | None = None
+    at: datetime
+
+
 class LabelIn(_Answer):
     """A verdict to send; `annotator_ref` names the app's user when a service key speaks for one."""
 

@@ -30,6 +30,7 @@ PAGES = (
     "checkpoints",
     "control",
     "alerts",
+    "audit",
     "settings",
 )
 NAMES = {PAGES[2]: "heldout", PAGES[3]: "pair"}

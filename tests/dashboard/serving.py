@@ -27,14 +27,21 @@ class Dashboard:
     invite: str
 
 
-def make_keys(data: Path) -> dict[str, str]:
-    """A key of each role in the label service's database under `data`."""
+@contextmanager
+def keys_of(data: Path) -> Iterator[Database]:
+    """The label service's database under `data`, beside whoever has it open."""
     data.mkdir(parents=True, exist_ok=True)
     database = Database.open(f"sqlite:///{data / 'labels.db'}")
     try:
-        return {role: make_key(database, role, utc_now()) for role in ROLES}
+        yield database
     finally:
         database.close()
+
+
+def make_keys(data: Path) -> dict[str, str]:
+    """A key of each role there."""
+    with keys_of(data) as database:
+        return {role: make_key(database, role, utc_now()) for role in ROLES}
 
 
 def revoke(key: str, data: Path) -> None:

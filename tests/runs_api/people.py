@@ -1,6 +1,7 @@
 """Who asks the run-side API in tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from services.runs_api.job_runner import JobRunner
 from services.web.auth import Credentials, Principal
@@ -37,3 +38,13 @@ class NoLabels:
 
     def look(self, run_id: str | None, with_names: bool) -> None:
         """Nobody is asked anything."""
+
+
+class NoAdmin:
+    """No label service to administer."""
+
+    logs: ClassVar = {}
+
+    def names(self, actors: Iterable[str]) -> dict[str, str]:
+        """Nobody has one."""
+        return {}

@@ -18,6 +18,7 @@ from services.dashboard.pages import group
 from services.dashboard.panels import Board, Stamp
 from services.dashboard.sessions import Sessions
 from services.labels.statistics import statistics
+from services.run_store import commands
 from services.run_store.run_folder import RunFolder
 from services.runs_api.library import Library
 from services.runs_api.metric_table import Series
@@ -25,7 +26,7 @@ from services.train import train
 from services.web.auth import Principal
 from services.web.clock import utc_now
 from tests.labels.labelling_cases import world
-from tests.runs_api.people import NO_JOBS, Keys, NoLabels
+from tests.runs_api.people import NO_JOBS, Keys, NoAdmin, NoLabels
 from tests.train_cases import toy_run
 
 pytestmark = pytest.mark.unit
@@ -70,7 +71,7 @@ def finished(tmp_path_factory):
 def drawn(library, run_id, path, labels=None):
     """The elements of a page."""
     draw = DRAWS.get(path, partial(group.draw, 0))
-    shell = Shell(library, Sessions(Keys(()), utc_now), labels or NoLabels(), NO_JOBS)
+    shell = Shell(library, Sessions(Keys(()), utc_now), labels or NoLabels(), NO_JOBS, NoAdmin())
     principal = Principal("session", "v", "viewer")
     scope = {"type": "http", "headers": [], "query_string": b"", "state": {"principal": principal}}
 
@@ -93,6 +94,20 @@ def test_no_page_reads_a_run_where_all_pages_are_served(finished, watch, path):
     assert any(text.startswith("as of") for text in texts)
     # The index of images is a file without a name.
     assert [each for each in watch.opened if not each[1] or each[1].startswith(str(runs))] == []
+
+
+def test_a_file_that_was_no_command_is_shown_as_rejected(finished):
+    inbox = finished.path / "commands"
+    inbox.mkdir(exist_ok=True)
+    (inbox / "0.json").write_text("{")
+    commands.unanswered(finished.path)  # as the run does
+    texts = [
+        e.text
+        for e in drawn(Library(finished.path.parent), finished.id, "control")
+        if hasattr(e, "text")
+    ]
+    assert "rejected" in texts
+    assert not [text for text in texts if "a fault of the dashboard" in text]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from services.runs_api.metric_table import Series, Stack
 from services.runs_api.workers import Gpu, Worker
 from services.web.auth import Credentials
 from tests.labels.people import SettableClock
-from tests.runs_api.people import NO_JOBS, Keys, NoLabels
+from tests.runs_api.people import NO_JOBS, Keys, NoAdmin, NoLabels
 from tests.unit.test_run_curves import line, table_of
 
 pytestmark = pytest.mark.unit
@@ -340,7 +340,10 @@ def test_an_open_page_is_over_once_its_key_or_its_session_is(sessions, tmp_path)
     cookie, idle = (asyncio.run(sessions.open(role)) for role in ("viewer", "admin"))
     first, second = (
         Visit(
-            Shell(Library(tmp_path), sessions, NoLabels(), NO_JOBS), ask(sessions, each), each, {}
+            Shell(Library(tmp_path), sessions, NoLabels(), NO_JOBS, NoAdmin()),
+            ask(sessions, each),
+            each,
+            {},
         )
         for each in (cookie, idle)
     )

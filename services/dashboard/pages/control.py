@@ -244,7 +244,7 @@ def _history(model: Model) -> None:
             _what(command),
             lambda command=command: chip(command.state, TONES.get(command.state, "calm")),
             command.by or "command line",
-            clock(command.times["requested"]),
+            clock(command.requested_at),
             _took(command),
             command.reason or "-",
         ]
@@ -266,4 +266,4 @@ def _took(command: Command) -> str:
     end = command.times.get(command.state)
     if end is None or command.state == "requested":
         return "-"
-    return f"{end - command.times['requested']:.1f} s"
+    return f"{end - command.requested_at:.1f} s"

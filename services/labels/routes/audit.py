@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import select
 
-from services.labels.schemas.audit import AuditPage, AuditView
-from services.labels.store.tables import AuditEntry
+from services.labels.audit import AuditFilter, read_audit
+from services.labels.schemas.audit import AuditPage
+from services.labels.schemas.fields import Name, Time
 from services.web.answers import answer_page
 from services.web.auth import Principal, require
 from services.web.pagination import PageQuery
@@ -24,12 +24,13 @@ async def list_audit(
     actor: Filter = None,
     action: Filter = None,
     object: Filter = None,
+    since: Annotated[Time | None, Query(description="None that is older")] = None,
+    run_id: Annotated[
+        Name | None, Query(description="Whose groups, images, labels, leases")
+    ] = None,
     _: Principal = require("admin"),
 ) -> Response:
     """Who changed what, newest first; filters match whole values."""
-    wanted = {AuditEntry.actor: actor, AuditEntry.action: action, AuditEntry.object: object}
-    query = select(AuditEntry).where(*(column == v for column, v in wanted.items() if v))
-    rows, next_cursor, total = await request.app.state.database.read(
-        lambda session: page.fetch(session, query, AuditEntry.at, AuditEntry.seq)
-    )
-    return answer_page(request, [AuditView.of(row) for row in rows], next_cursor, total)
+    wanted = AuditFilter(actor, action, object, since, run_id)
+    found = await request.app.state.database.read(lambda session: read_audit(session, page, wanted))
+    return answer_page(request, *found)

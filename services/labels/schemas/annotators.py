@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.labels.schemas.fields import Text
 from services.labels.store.tables import Annotator
 
 
@@ -12,7 +13,7 @@ class NewAnnotator(BaseModel):
     """A person to be."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"name": "Ann"}})
-    name: str = Field(min_length=1, max_length=200, description="Seen by admins only")
+    name: Text = Field(min_length=1, max_length=200, description="Seen by admins only")
 
 
 class AnnotatorView(BaseModel):

@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.labels.api_keys import DEFAULT_DAYS
+from services.labels.schemas.fields import Text
 from services.labels.store.tables import ApiKey
 from services.web.keys import Role
 
@@ -16,7 +17,7 @@ class NewKey(BaseModel):
         extra="forbid",
         json_schema_extra={"example": {"name": "trainer of run 7", "role": "service"}},
     )
-    name: str = Field(min_length=1, max_length=200, description="What it is for")
+    name: Text = Field(min_length=1, max_length=200, description="What it is for")
     role: Role
     scopes: list[str] = Field([], max_length=10, description="What it may beyond its role")
     annotator_id: str | None = Field(None, description="Whom it labels as (role annotator)")

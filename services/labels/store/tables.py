@@ -433,4 +433,4 @@ class AuditEntry(Table):
     after_sha256: Mapped[str | None]
     ip_sha256: Mapped[str | None]
     at: Mapped[datetime]
-    __table_args__ = NEVER_AGAIN
+    __table_args__ = (Index(None, "at", "seq"), NEVER_AGAIN)
