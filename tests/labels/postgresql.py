@@ -62,9 +62,9 @@ def _unprivileged(folder: Path) -> dict[str, int]:
     return {"user": entry.pw_uid, "group": entry.pw_gid}
 
 
-def create_database(server: str, name: str) -> str:
+def create_database(server: str, name: str, options: str = "") -> str:
     """Its URL."""
-    _execute(server, f"create database {name}")
+    _execute(server, f"create database {name} {options}")
     return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from services.labels.store.database import Database
 from services.labels.store.tables import Event, Question
+from tests.labels.postgresql import create_database, drop_database
 
 pytestmark = pytest.mark.integration
 
@@ -189,3 +190,14 @@ def test_a_url_that_promises_nothing_is_refused():
         Database.open("sqlite:///:memory:")
     with pytest.raises(ValueError, match=r"mysql://ann:\*\*\*@host/x is of no kind"):
         Database.open("mysql://ann:secret@host/x")
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_postgresql_that_cannot_keep_every_text_is_refused(postgresql_server: str, encoding: str):
+    options = f"encoding '{encoding}' locale 'C' template template0"
+    url = create_database(postgresql_server, "narrow", options)
+    try:
+        with pytest.raises(ValueError, match=f"narrow is in {encoding}.*createdb --encoding=UTF8"):
+            Database.open(url)
+    finally:
+        drop_database(postgresql_server, "narrow")

@@ -186,7 +186,25 @@ def _postgresql_engine(address: URL, pool_size: int, settings: dict[str, Any]) -
         pool_size=pool_size,
         max_overflow=1,
         hide_parameters=True,  # errors are logged, and secrets are not
-        connect_args={"connect_timeout": 5, "options": options, **alive},
+        connect_args={
+            "connect_timeout": 5,
+            "client_encoding": "utf8",
+            "options": options,
+            **alive,
+        },
     )
+    event.listen(engine, "connect", _require_utf8)
     event.listen(engine, "handle_error", faults.translate)
     return engine
+
+
+def _require_utf8(connection: Any, _record: Any) -> None:
+    """Prompts and notes are in every script; any other encoding refuses some of them, or none."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = connection.info.dbname
+        connection.close()
+        raise ValueError(
+            f"the PostgreSQL database {name} is in {encoding}, which cannot keep "
+            "every text; labels need UTF8: createdb --encoding=UTF8 --template=template0 NAME"
+        )
