@@ -91,9 +91,9 @@ def copy_button(text: str, name: str) -> None:
 
 
 @contextmanager
-def form(label: str) -> Iterator[None]:
+def form(label: str, id: str | None = None) -> Iterator[None]:
     """Fields that become the address's query."""
-    with tag("form", classes="filters", method="get", aria_label=label):
+    with tag("form", classes="filters", method="get", aria_label=label, id=id):
         yield
 
 
@@ -121,5 +121,8 @@ def entry(name: str, label: str, value: Any, kind: str = "text", **attributes: A
     """A field for a text or a number."""
     with tag("label", classes="field"):
         tag("span", label)
-        shown = None if value is None else str(value)
-        tag("input", name=name, type=kind, value=shown, **attributes)
+        field = tag("input", name=name, type=kind, **attributes)
+        if value is not None:
+            # As its attribute: the property would be set again with every news of the page, over
+            # what somebody is typing.
+            field.props["^value"] = str(value)

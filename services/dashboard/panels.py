@@ -156,6 +156,12 @@ class Board(Generic[Model]):
             body = tag("div", classes="body")
             return stamp, body, DataTable(self._source, title)
 
+    def redraw(self) -> None:
+        """Draw again what is of a choice that was made on the page; nothing is read."""
+        if self._model is not None:
+            for fill in self._fills:
+                fill(self._model)
+
     async def refresh(self) -> None:
         """Bring the panels up to date now."""
         try:

@@ -496,6 +496,46 @@ def test_the_gallery_shows_a_chosen_step_and_keeps_it_with_the_filters(open_page
     expect(bar.locator("a[aria-current]")).to_contain_text("after step 1")
 
 
+def test_one_slider_shows_every_image_after_a_step_and_obeys_the_arrow_keys(open_page, stage):
+    query = "sort=oldest&prompt=label"
+    page = shown(open_page(f"/runs/{stage.finished.id}/gallery?{query}"), "Gallery")
+    slider = page.get_by_role("slider", name="Denoising step")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("^final image"))
+    groups = page.locator("article.group").all_inner_texts()
+    typed = page.get_by_label("Prompt has")
+    typed.fill("label 0")
+    slider.focus()
+    for step in (3, 2):
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator(f"article.group img[alt^='after step {step}, ']")).to_have_count(48)
+        expect(slider).to_be_focused()
+        expect(slider).to_have_attribute("aria-valuetext", re.compile(f"^after step {step}, "))
+        expect(page.locator(".tabs a[aria-current=true]")).to_contain_text(f"after step {step}")
+    page.wait_for_url(re.compile(rf"\?{query}&step=2$"))
+    before = page.get_by_role("link", name="Before: iteration")
+    expect(before).to_have_attribute("href", re.compile(f"{query}&step=2&from_step="))
+    expect(typed).to_have_value("label 0")  # what is drawn anew leaves it alone
+    page.keyboard.press("End")
+    page.wait_for_url(re.compile(rf"\?{query}$"))
+    expect(page.locator("article.group img[alt^='sample']")).to_have_count(48)
+    assert page.locator("article.group").all_inner_texts() == groups
+    page.keyboard.press("Home")
+    page.wait_for_url(re.compile("step=1"))
+    page.reload()
+    expect(slider).to_have_value("1")
+    assert serious(page) == []
+
+
+def test_groups_are_filtered_by_policy_and_tell_what_keyed_their_noise(open_page, stage):
+    page = shown(open_page(f"/runs/{stage.finished.id}/gallery?sort=oldest"), "Gallery")
+    page.get_by_label("From policy").fill("2")
+    page.get_by_label("to policy").fill("3")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("min_version=2&max_version=3"))
+    expect(page.locator("article.group")).to_have_count(4)
+    expect(page.locator("article.group").last).to_contain_text("policy v2 - seed 0")
+
+
 def test_the_gallery_goes_from_iteration_to_iteration_and_keeps_its_filters(open_page, stage):
     page = shown(open_page(f"/runs/{stage.finished.id}/gallery?prompt=label+0"), "Gallery")
     bar = page.get_by_role("navigation", name="Iteration")

@@ -11,14 +11,8 @@ from services.dashboard.numbers import newest
 from services.dashboard.pages import held_out
 from services.dashboard.pages.rewards import number
 from services.dashboard.panels import Board, Stamp
-from services.dashboard.pictures import (
-    by_reward,
-    on_disk,
-    scores,
-    step_name,
-    thumbnail,
-    verdicts,
-)
+from services.dashboard.pictures import by_reward, on_disk, scores, thumbnail, verdicts
+from services.dashboard.step_bar import StepBar
 from services.runs_api.group_index import Group, GroupQuery, Place
 from services.runs_api.library import OpenRun
 from services.runs_api.routes.groups import read_cursor
@@ -35,6 +29,8 @@ VIEWS = {
     "pair": "Two evaluations side by side",
 }
 CONTRASTS = {"": "any", "yes": "with", "no": "without"}
+FILTERS = "filters"
+"""The form's id."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,8 @@ class Model:
     there: frozenset[str]
     beside: tuple[int | None, int | None] = (None, None)
     """Stored iterations before and after those shown."""
+    seed: int | None = None
+    """Of the run; None where its folder does not tell."""
 
 
 def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
@@ -58,7 +56,8 @@ def load(run: OpenRun, query: GroupQuery, after: Place | None) -> Model:
         groups, place = index.page(query, ROWS, after)
         number = index.count()
         beside = index.steps_beside(query.from_step, query.to_step)
-    return Model(stamp, number, groups, place, on_disk(run, groups), beside)
+    seed = run.folder.origin().get("seed")
+    return Model(stamp, number, groups, place, on_disk(run, groups), beside, seed)
 
 
 def load_rewards(run: OpenRun) -> list[str]:
@@ -115,85 +114,88 @@ async def draw_rollouts(visit: Visit, run: OpenRun) -> None:
     except Problem:
         after = None
     _filters(visit.query, query, rewards)
+    given = dict(visit.query)
     board = Board(run.id, lambda: load(run, query, after))
+    bar = StepBar(given, FILTERS, board.redraw)
     await board.start(
         lambda: board.panel(
             "Groups",
-            lambda model: _rows(run, visit, query, model),
+            lambda model: _rows(run, given, query, model, bar),
             wide=True,
-            of=lambda m: (m.groups, m.num_groups, m.there, m.beside),
+            of=lambda m: (m.groups, m.num_groups, m.there, m.beside, given.get("step")),
         )
     )
 
 
 def _filters(given: dict[str, str], query: GroupQuery, rewards: list[str]) -> None:
-    with form("Filters of the gallery"):
+    with form("Filters of the gallery", FILTERS):
         choice("sort", "Sort", SORTS, query.sort)
         choice("reward", "Reward", {name: name for name in rewards} or {"": "none"}, query.reward)
         entry("min_reward", "at least", query.min_reward, "number", step="any")
         entry("max_reward", "at most", query.max_reward, "number", step="any")
         entry("from_step", "From iteration", query.from_step, "number", min=0)
         entry("to_step", "to iteration", query.to_step, "number", min=0)
+        entry("min_version", "From policy", query.min_version, "number", min=0)
+        entry("max_version", "to policy", query.max_version, "number", min=0)
         entry("prompt", "Prompt has", query.prompt)
         choice("state", "Verdict", STATES, query.state)
         choice("contrast", "Contrast", CONTRASTS, given.get("contrast"))
-        if given.get("step"):
-            tag("input", name="step", type="hidden", value=given["step"])
         tag("button", "Show", type="submit")
 
 
-def _rows(run: OpenRun, visit: Visit, query: GroupQuery, model: Model) -> None:
+def _rows(
+    run: OpenRun, given: dict[str, str], query: GroupQuery, model: Model, bar: StepBar
+) -> None:
     if not model.groups:
         empty("No group is so; loosen the filters." if _is_filtered(query) else "No image yet.")
-    _iteration_bar(visit, model)
-    step = _step_bar(visit, model)
+    _iteration_bar(given, model)
+    step = bar.show(model.groups)
     for group in model.groups:
         with tag("article", classes="group"):
             with tag("header"):
                 link(group.prompt, f"/runs/{run.id}/groups/{group.group_id}", "prompt")
-                about = f"group {group.group_id} - iteration {group.step} - policy v"
-                tag("span", f"{about}{group.policy_version} - mean {scores(group)}", "quiet")
+                tag("span", f"{_about(group, model.seed)} - mean {scores(group)}", "quiet")
             with tag("div", classes="strip"):
                 for image in by_reward(group, query.reward):
                     with tag("figure"):
                         thumbnail(run, image, group.prompt, model.there, step)
                         tag("figcaption", f"sample {image.sample}: {verdicts(image)}")
     with tag("nav", classes="pager", aria_label="Pages of the gallery"):
-        given = {k: v for k, v in visit.query.items() if k != "after"}
-        if visit.query.get("after"):
-            link("First page", f"?{urlencode(given)}")
+        others = {key: value for key, value in given.items() if key != "after"}
+        if given.get("after"):
+            link("First page", f"?{urlencode(others)}")
         if model.place is not None:
-            link("Next page", f"?{urlencode(given | {'after': pack(model.place)})}")
+            link("Next page", f"?{urlencode(others | {'after': pack(model.place)})}")
         tag("span", f"{model.num_groups} groups are stored", "quiet")
+    tag(
+        "p",
+        "An image comes from its noise and its policy. The run's seed and the number of the group "
+        "key the noise of a whole group (tdm_core/seeding.py); a sample is its place in it.",
+        "quiet",
+    )
 
 
-def _iteration_bar(visit: Visit, model: Model) -> None:
+def _about(group: Group, seed: int | None) -> str:
+    parts = (
+        f"group {group.group_id}",
+        f"iteration {group.step}",
+        f"policy v{group.policy_version}",
+        f"seed {'unknown' if seed is None else seed}",
+    )
+    return " - ".join(parts)
+
+
+def _iteration_bar(given: dict[str, str], model: Model) -> None:
     """Links to the groups of the iterations before and after, with the other filters."""
     bounds = ("from_step", "to_step", "after")
-    given = {key: value for key, value in visit.query.items() if key not in bounds}
+    others = {key: value for key, value in given.items() if key not in bounds}
     with tag("nav", classes="tabs", aria_label="Iteration"):
         for name, step in zip(("Before", "After"), model.beside, strict=True):
             if step is not None:
-                query = urlencode(given | {"from_step": step, "to_step": step})
+                query = urlencode(others | {"from_step": step, "to_step": step})
                 link(f"{name}: iteration {step}", f"?{query}")
-        if any(visit.query.get(bound) for bound in bounds[:2]):
-            link("All iterations", f"?{urlencode(given)}")
-
-
-def _step_bar(visit: Visit, model: Model) -> int | None:
-    """Links that show every image after one denoising step; the one chosen, None for the last."""
-    longest = max(model.groups, key=lambda group: group.num_steps, default=None)
-    if longest is None or longest.num_steps == 1:
-        return None
-    last, asked = longest.num_steps, number(visit.query, "step")
-    chosen = asked if asked is not None and 1 <= asked < last else last
-    given = {key: value for key, value in visit.query.items() if key != "step"}
-    with tag("nav", classes="tabs", aria_label="Denoising step"):
-        for step in range(1, last + 1):
-            query = urlencode(given if step == last else given | {"step": str(step)})
-            name = step_name(longest.sigmas, step, last)
-            link(name, f"?{query}", aria_current="true" if step == chosen else None)
-    return chosen if chosen < last else None
+        if any(given.get(bound) for bound in bounds[:2]):
+            link("All iterations", f"?{urlencode(others)}")
 
 
 def _is_filtered(query: GroupQuery) -> bool:
