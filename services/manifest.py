@@ -1,8 +1,9 @@
 """What a checkpoint says of itself, readable without torch: its manifest, and which there are."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -13,7 +14,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     remedy = "give a checkpoint folder such as runs/RUN/checkpoints/step_000100"
     try:
-        manifest = json.loads(path.read_text())
+        manifest = from_json(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(f"checkpoint {folder}: no {MANIFEST}; {remedy}") from error
     except ValueError as error:

@@ -16,8 +16,8 @@ HELD_OUT = "evaluation/student/"
 def reward_names(numbers: Iterable[str]) -> list[str]:
     """Rewards that judge rollouts."""
     ends = "/mean"
-    names = (name for name in numbers if name.startswith("reward/") and name.endswith(ends))
-    return sorted(name.removeprefix("reward/").removesuffix(ends) for name in names)
+    names = [name.removeprefix("reward/") for name in numbers if name.startswith("reward/")]
+    return sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
 
 
 def reward_band(table: MetricTable, name: str) -> Curve:

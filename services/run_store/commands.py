@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic_core import from_json
+
 from services.run_store.arguments import checked
 from services.run_store.files import write_whole
+from services.run_store.forms import CommandFile
 
 State = Literal["requested", "acknowledged", "applied", "rejected", "timed_out"]
 Type = Literal["pause", "unpause", "stop", "checkpoint", "set", "scale"]
@@ -84,11 +87,14 @@ def read(run: Path, identity: str) -> Command:
     """A command as it stands; ValueError where there is none of that id."""
     path = _inbox(run) / f"{identity}.json"
     try:
-        return Command(**json.loads(path.read_bytes()))
+        said = CommandFile.model_validate(from_json(path.read_bytes()))
     except FileNotFoundError as error:
         raise ValueError(f"no command {identity} in {path.parent}") from error
-    except (json.JSONDecodeError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a command ({error}); remove the file") from error
+    if said.id != identity or "requested" not in said.times:
+        raise ValueError(f"{path} is not a command (of another name or time); remove the file")
+    return Command(**said.model_dump())
 
 
 def history(run: Path) -> list[Command]:
@@ -108,7 +114,9 @@ def unanswered(run: Path) -> list[Command]:
             command = read(run, path.stem)
         except ValueError as error:
             # Written by another hand; answering it keeps its sender from waiting for ever.
-            command = answer(run, Command(path.stem, "unreadable"), "rejected", str(error))
+            times = {"requested": path.stat().st_mtime}
+            command = Command(path.stem, "unreadable", times=times)
+            command = answer(run, command, "rejected", str(error))
         late = command.as_of(time.time())
         if late.state == "timed_out":
             answer(run, command, "timed_out", late.reason)

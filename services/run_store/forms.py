@@ -179,6 +179,7 @@ class Status(_Line):
     pools: dict[str, _Pool] = {}
     resting: dict[str, str] = {}
     silence: _Silence | None = None
+    error: str | None = None
 
 
 class Origin(_Line):
@@ -191,6 +192,38 @@ class Origin(_Line):
 
 class Summary(_Line):
     """summary.json."""
+
+
+class CommandFile(_Line):
+    """A file of commands/ (`commands.Command`)."""
+
+    id: str
+    type: str
+    arguments: dict[str, Any] = {}
+    state: Literal["requested", "acknowledged", "applied", "rejected", "timed_out"] = "requested"
+    times: dict[str, Time]
+    reason: str = ""
+    by: str = ""
+    key: str = ""
+
+
+class _CheckpointFile(_Line):
+    sha256: str
+    num_bytes: Count = Field(alias="bytes")
+
+
+class _CheckpointFacts(_Line):
+    iteration: Count
+    policy_version: Count
+    surrogate_version: Count
+    config_hash: str
+
+
+class Manifest(_Line):
+    """manifest.json of a checkpoint, as far as lists show it."""
+
+    files: dict[str, _CheckpointFile]
+    facts: _CheckpointFacts
 
 
 _NUMBERS = TypeAdapter(dict[str, float | None], config=STRICT)

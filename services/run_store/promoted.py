@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.manifest import MANIFEST, list_checkpoints
 from services.run_store.files import write_whole
+from services.run_store.forms import Time
 from services.run_store.run_folder import BrokenRunError, RunFolder
 
 FILE = "promoted.json"
@@ -28,7 +29,7 @@ class Promotion:
 
     checkpoint: str
     """Its folder's name."""
-    at: float
+    at: Time
     """Unix time."""
     by: str
     """Who, as the audit log names them; empty for the command line."""

@@ -8,15 +8,18 @@ import json
 import logging
 import os
 import platform
+import re
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from services.config import RunConfig, config_hash, resolved_yaml
 from services.run_store.files import write_whole
@@ -115,7 +118,9 @@ class RunFolder:
 def create_run(config: RunConfig, default_name: str = "run") -> RunFolder:
     """A new folder `NAME-YYYYMMDD-HHMMSS` under `run.dir`, with its config and origin in it."""
     runs = config.run.dir
-    stem = f"{config.run.name or default_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # A config file may have any name; a run's is part of addresses.
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", default_name).strip("-._")[:64] or "run"
+    stem = f"{config.run.name or name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for attempt in range(1, 1000):
         path = runs / (stem if attempt == 1 else f"{stem}-{attempt}")
         try:
@@ -156,6 +161,7 @@ def look_up_runs(runs: Path) -> tuple[list[RunFolder], dict[str, str]]:
         run = RunFolder(path.parent)
         try:
             origin, *_ = run.origin(), run.status(), run.summary()
+            _check_readable(run.metrics, run.alerts)
             found.append((origin["created_at"], run.id, run))
         except (BrokenRunError, OSError) as error:
             broken[run.id] = str(error)
@@ -177,6 +183,13 @@ def find_run(runs: Path, name: str = "latest") -> RunFolder:
     raise ValueError(f"no run {name!r} in {runs}; the newest there: {known}")
 
 
+def _check_readable(*paths: Path) -> None:
+    """OSError where one of them is there and is not ours to read."""
+    for path in paths:
+        with suppress(FileNotFoundError), path.open("rb"):
+            pass
+
+
 @lru_cache(maxsize=1024)  # the list is asked for every few seconds
 def _warn(run_id: str, why: str) -> None:
     log.warning("run %s is left out of the list: %s", run_id, why)
@@ -194,8 +207,8 @@ def _read(path: Path, form: type[BaseModel]) -> dict[str, Any]:
 @lru_cache(maxsize=4096)  # lists and pages look again every few seconds
 def _parsed(path: Path, form: type[BaseModel], *version: int) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_bytes())
-    except ValueError as error:  # no UTF-8 is one too
+        said = from_json(path.read_bytes())
+    except ValueError as error:  # no UTF-8 is one too, nor half a character, nor too deep
         raise BrokenRunError(f"{path} is not JSON ({error}); it was changed by hand") from error
     try:
         form.model_validate(said)

@@ -4,12 +4,13 @@ A writer that died in the middle of a line leaves a torn one, and another hand m
 is not as a line must be is skipped and counted, and what stands before and after it is read.
 """
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 log = logging.getLogger(__name__)
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -85,8 +86,8 @@ class Tail:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):  # no UTF-8 is a ValueError too
+        said = from_json(line)  # unlike json.loads, no half of a character, and no depth
+    except ValueError:  # no UTF-8 is one too
         return None
     return said if isinstance(said, dict) else None
 

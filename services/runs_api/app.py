@@ -5,6 +5,7 @@ here, and `Authentication` turns strangers away before a route is looked for.
 """
 
 import secrets
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,8 @@ def create_app(
     state.streams = Places(settings.max_streams, sse_clients)
     state.still_allowed = _asking(keys, cookie)
     problems.install(app)
-    app.add_exception_handler(BrokenRunError, _on_broken_run)
+    for unreadable in (BrokenRunError, OSError, sqlite3.Error):  # such as a disk that is full
+        app.add_exception_handler(unreadable, _on_unreadable)
     for middleware, arguments in inside:
         app.add_middleware(middleware, **arguments)
     app.add_middleware(
@@ -106,7 +108,7 @@ def create_app(
     return app
 
 
-async def _on_broken_run(request: Request, error: Exception) -> Response:
+async def _on_unreadable(request: Request, error: Exception) -> Response:
     return problems.respond(request.scope, problems.unavailable(str(error)))
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.manifest import MANIFEST, list_checkpoints, read_manifest
+from services.run_store.forms import Manifest
 from services.runs_api.metric_table import MetricTable
 
 SCORES = "evaluation/student/"
@@ -47,25 +48,22 @@ def checkpoints_of(folder: Path, table: MetricTable | None = None) -> list[Check
     found = []
     for path in list_checkpoints(folder):
         try:
-            manifest = read_manifest(path)
-        except ValueError:  # the run has just removed it, since it keeps but so many
+            written_at = (path / MANIFEST).stat().st_mtime
+            manifest = Manifest.model_validate(read_manifest(path))
+        except (ValueError, FileNotFoundError):  # damaged, or the run has just removed it
             continue
-        facts = manifest["facts"]
-        files = [
-            File(name, file["sha256"], file["bytes"]) for name, file in manifest["files"].items()
-        ]
-        version = facts["policy_version"]
+        facts, files = manifest.facts, sorted(manifest.files.items())
         found.append(
             Checkpoint(
                 path.name,
                 path,
-                (path / MANIFEST).stat().st_mtime,
-                facts["iteration"],
-                version,
-                facts["surrogate_version"],
-                facts["config_hash"],
-                sorted(files, key=lambda file: file.name),
-                {} if table is None else scores_of(table, version),
+                written_at,
+                facts.iteration,
+                facts.policy_version,
+                facts.surrogate_version,
+                facts.config_hash,
+                [File(name, file.sha256, file.num_bytes) for name, file in files],
+                {} if table is None else scores_of(table, facts.policy_version),
             )
         )
     return found

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.manifest import list_checkpoints
+from services.run_store.forms import Digest, Time
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import BrokenRunError, RunFolder
 from services.web.keys import redact
@@ -50,23 +51,23 @@ class Job(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str
+    id: str = Field(pattern=r"^[0-9]{20}-[0-9a-f]{8}$")
     checkpoint: str
     """Name of its folder."""
     asked: Annotated[SampleIn | ExportIn, Field(union_mode="left_to_right")]
-    out: str
+    out: str = Field(pattern=r"^(exports|samples)/[\w-]+$")
     """Folder that the process writes into, under the run's."""
     by: str
     """Who asked, as the audit log names them."""
     key: str
     """Asked for under the same key, it is the same job."""
-    started_at: float
+    started_at: Time
     """Unix time."""
-    ended_at: float | None = None
+    ended_at: Time | None = None
     state: State = "running"
     reason: str = ""
     """Why it failed."""
-    images: tuple[str, ...] = ()
+    images: tuple[Digest, ...] = ()
     """Digests of what was drawn."""
 
     @property

@@ -31,6 +31,7 @@ from services.runs_api.metric_table import MetricTable
 from services.runs_api.tally import Tally
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+BAD_NAME = "its name is part of addresses; rename it: letters, digits, dots, hyphens, underscores"
 
 
 class OpenRun:
@@ -95,16 +96,24 @@ class OpenRun:
         self._use(self)
         with self._lock:
             groups = self._groups or self._index_from_start()
-            while lines := self._images.read():
-                groups.add(lines)
-            while lines := self._events.read():
-                groups.add_events(lines)
-            while lines := self._removed.read():
-                groups.add_tombstones(lines)
+            try:
+                self._read_into(groups)
+            except Exception:  # such as a disk that is full: what it lacks now it would never get
+                groups.close()
+                self._groups = None
+                raise
             if self._images.is_over or self._events.is_over or self._removed.is_over:
                 groups.close()
                 groups = self._index_from_start()
             yield groups
+
+    def _read_into(self, groups: GroupIndex) -> None:
+        while lines := self._images.read():
+            groups.add(lines)
+        while lines := self._events.read():
+            groups.add_events(lines)
+        while lines := self._removed.read():
+            groups.add_tombstones(lines)
 
     def rest(self) -> None:
         """Give back what only its own pages need."""
@@ -189,11 +198,13 @@ class Library:
     def look_up(self) -> tuple[list[OpenRun], dict[str, str]]:
         """Every run, the newest first; and by name why others cannot be read."""
         folders, broken = look_up_runs(self.runs)
+        broken |= {folder.id: BAD_NAME for folder in folders if not RUN_ID.fullmatch(folder.id)}
+        folders = [folder for folder in folders if folder.id not in broken]
         found = [self._opened(folder) for folder in folders]
         with self._lock:
             for gone in self._known.keys() - {folder.id for folder in folders}:
                 del self._known[gone]
-        return found, broken
+        return found, {_printable(name): why for name, why in broken.items()}
 
     def find(self, run_id: str) -> OpenRun | None:
         """The run of that id."""
@@ -216,3 +227,8 @@ class Library:
             resting = [self._in_use.popitem(last=False)[1] for _ in range(num_resting)]
         for other in resting:
             other.rest()
+
+
+def _printable(name: str) -> str:
+    """A file's name may be no text."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -25,7 +25,7 @@ def live_values(folder: RunFolder, facts: Mapping[str, Any]) -> dict[str, float 
 def _configured(path: Path, *version: int) -> dict[str, float | None]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is no YAML ({error}); it was changed by hand") from error
     return {key: _at(tree, key) for key in LIVE}
 

@@ -119,6 +119,15 @@ def test_a_run_without_a_beginning_is_left_out(config: RunConfig) -> None:
     assert list_runs(config.run.dir) == [good]
 
 
+@pytest.mark.parametrize(
+    ("file", "start"),
+    [("my config (copy)", "my-config-copy-"), ("?", "run-"), ("sd3.5_a", "sd3.5_a-")],
+)
+def test_a_config_files_name_becomes_one_that_an_address_can_have(config, file, start):
+    nameless = config.model_copy(update={"run": config.run.model_copy(update={"name": None})})
+    assert create_run(nameless, file).id.startswith(start)
+
+
 def test_a_run_is_found_by_id_by_latest_and_by_folder(config: RunConfig) -> None:
     first, second = create_run(config), create_run(config)
     assert first.id != second.id

@@ -1,6 +1,7 @@
 """The gallery: rolled-out groups, filtered, sorted, page by page."""
 
 from dataclasses import dataclass
+from sys import float_info
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -78,10 +79,10 @@ def _shown(
 def read_cursor(text: str) -> Place:
     """The place that a cursor stands for; 400 for a text that never was one."""
     score, group_id = unpack(text, 2)
-    is_score = score is None or type(score) in (int, float)
+    is_score = score is None or (type(score) in (int, float) and abs(score) <= float_info.max)
     if not is_score or type(group_id) is not int or not 0 <= group_id <= MAX_ID:
         raise invalid_cursor()
-    return score, group_id
+    return None if score is None else float(score), group_id
 
 
 @router.get("", operation_id="list_groups", response_model=GroupPage, responses=problems())

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from services.run_store.images import forget_thumbnails
 from services.runs_api.library import OpenRun
 from services.runs_api.routes.access import WATCHER, Run
-from services.runs_api.thumbnails import thumbnail
+from services.runs_api.thumbnails import NoThumbnailError, stored_image, thumbnail
 from services.web.auth import Principal
 from services.web.problems import Problem, problems
 
@@ -15,7 +15,8 @@ router = APIRouter(prefix="/runs/{run_id}/images", tags=["images"])
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FOR_EVER = "private, max-age=31536000, immutable"
-MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
+WEBP = b"RIFF"
+"""What such a file begins with."""
 
 
 @router.get(
@@ -23,7 +24,7 @@ MEDIA_TYPES = {".png": "image/png", ".webp": "image/webp"}
     operation_id="get_run_image",
     response_class=Response,
     responses={
-        200: {"content": dict.fromkeys(MEDIA_TYPES.values(), BINARY)},
+        200: {"content": dict.fromkeys(("image/png", "image/webp"), BINARY)},
         304: {"description": "You have it"},
         **problems(410),
     },
@@ -49,14 +50,18 @@ def get_image(
         path.stat()  # no copy outlives the image, neither ours nor the browser's
         if headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(None, 304, headers)
-        if size != "orig":
-            path = thumbnail(path, sha256, int(size), cache)
-        content = path.read_bytes()
+        if size == "orig":
+            content = stored_image(path, sha256)
+        else:
+            content = thumbnail(path, sha256, int(size), cache)
     except FileNotFoundError as error:
         forget_thumbnails(cache, sha256)
         detail = f"image {sha256} was stored by run {run.id}; {_why(run, sha256)}"
         raise Problem(410, "image-removed", "The image was removed", detail) from error
-    return Response(content, 200, headers, MEDIA_TYPES[path.suffix])
+    except NoThumbnailError as error:
+        raise Problem(422, "no-thumbnail", "It cannot be made smaller", str(error)) from error
+    media_type = "image/webp" if content.startswith(WEBP) else "image/png"
+    return Response(content, 200, headers, media_type)
 
 
 def _why(run: OpenRun, digest: str) -> str:
