@@ -624,3 +624,12 @@ def test_a_theme_is_chosen_and_remembered(open_page, stage):
     expect(page.locator("body.body--dark")).to_have_count(1)
     page.reload()
     expect(page.locator("body.body--dark")).to_have_count(1)
+    page.get_by_role("button", name="As the system").click()
+    expect(page.locator("body.body--light")).to_have_count(1)
+    for system in ("dark", "light"):  # it changes while the page is open
+        page.emulate_media(color_scheme=system)
+        expect(page.locator(f"body.body--{system}")).to_have_count(1)
+    page.get_by_role("button", name="Light").click()
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    expect(page.locator("body.body--light")).to_have_count(1)

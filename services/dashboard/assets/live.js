@@ -31,8 +31,10 @@ setInterval(() => {
   }
 }, 1000);
 
-function apply(theme) {
-  const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+function apply(theme = localStorage.getItem("theme")) {
+  const dark = theme ? theme === "dark" : system.matches;
   window.Quasar.Dark.set(dark);
   document.documentElement.style.colorScheme = dark ? "dark" : "light";
 }
@@ -56,5 +58,6 @@ const waiting = setInterval(() => {
   if (!window.Quasar?.Dark || !document.querySelector(".content")) return;
   clearInterval(waiting);
   document.body.prepend(banner);
-  apply(localStorage.getItem("theme"));
+  apply();
+  system.addEventListener("change", () => apply());
 }, 20);
