@@ -25,12 +25,12 @@ from services.web.logs import log_to_stderr
 
 def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
     """Serve until a signal; keys are those of the label service. ValueError where the address must
-    not or cannot be listened on, or there is no such folder."""
+    not or cannot be listened on, or what they name is not there."""
     if not settings.runs.is_dir():
         raise ValueError(
             f"--runs {settings.runs} is no folder; give the one that holds run folders"
         )
-    with opened(label_settings) as database:
+    with opened(label_settings, _may_make(label_settings)) as database:
         check_bind(database, settings.host, label_settings.data_dir)
         log_to_stderr()
         limiter = RateLimiter(dict(label_settings.rates), utc_now)
@@ -41,6 +41,14 @@ def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
         if settings.host in LOOPBACK:
             what += f"login#invite={app.state.sessions.invite()} (opens one browser, once)"
         listen(app, settings.host, settings.port, settings.trusted_proxies, what)
+
+
+def _may_make(settings: LabelSettings) -> bool:
+    """Who names a database means one that is there, and its keys: in a new one nobody has any. The
+    folder that nobody named is made, so that a first look needs no preparation; so are the tables
+    of an empty PostgreSQL database, where services start in any order."""
+    is_named = {"data_dir", "database_url"} & settings.model_fields_set
+    return not is_named or not settings.url.startswith("sqlite")
 
 
 def label_service(settings: Settings, database: Database) -> tuple[LabelSource, LabelAdmin]:

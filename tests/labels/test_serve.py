@@ -42,7 +42,9 @@ def data(tmp_path):
 def test_the_first_admin_key_comes_from_the_command_line(data):
     made = call("keys", "create", "--role", "admin", "--name", "me", "--data", data)
     secret = secret_of(made.stdout.strip())
+    assert "no label database was there; a new one is made" in made.stderr
     shown = call("keys", "list", "--data", data)
+    assert "a new one" not in shown.stderr
     assert "me" in shown.stdout
     assert secret not in shown.output
     (row,) = json.loads(call("keys", "list", "--data", data, "--json").stdout)

@@ -21,12 +21,12 @@ FOREIGN = "origin-not-allowed"
 
 
 @contextmanager
-def started(*arguments):
+def started(*arguments, cwd=None):
     """Lines that the command says; it is told to end at the end."""
     command = [sys.executable, "-m", "services.cli", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, cwd=cwd) as process:
         assert process.stdout is not None
         try:
             yield process.stdout
@@ -110,3 +110,18 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     shown = call("dashboard", "--runs", tmp_path / "none", "--data", tmp_path / "labels")
     assert shown.exit_code == 2
     assert "none is no folder" in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize("option", ["--data {}", "--database-url sqlite:///{}/labels.db"])
+def test_a_label_database_that_is_named_is_there_or_refused(tmp_path, option):
+    typo = tmp_path / "labells"
+    shown = call("dashboard", "--runs", tmp_path, *option.format(typo).split())
+    assert shown.exit_code == 2
+    assert "make it: tdm-r1 keys create" in " ".join(shown.output.split())
+    assert not typo.exists()
+
+
+def test_a_first_look_needs_no_label_database(finished, tmp_path):
+    with started("dashboard", "--runs", finished.path.parent, "--port", 0, cwd=tmp_path) as said:
+        assert "login#invite=" in said.readline()
+        assert (tmp_path / "labels" / "labels.db").exists()
