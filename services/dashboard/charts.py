@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.dashboard.data_tables import Cell, Table
+from services.dashboard.plain_text import plain
 from services.runs_api.metric_table import Series, Stack
 from tdm_core.clustered_share import Share
 
@@ -86,7 +87,7 @@ def columns(
         return None
     series = [
         {
-            "name": name,
+            "name": plain(name),
             "type": "bar",
             "stack": "all",
             "data": list(values),
@@ -128,7 +129,7 @@ def shares(
 
 def _line(name: str, points: Sequence[Any], colour: str) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": plain(name),
         "type": "line",
         "data": points,
         "connectNulls": False,
@@ -186,7 +187,7 @@ def _frame(names: list[str], kind: str, top: float | None) -> dict[str, Any]:
         "animation": False,
         "grid": {"left": 8, "right": 14, "top": 34, "bottom": 8, "containLabel": True},
         "legend": {
-            "data": names,
+            "data": [plain(name) for name in names],
             "type": "scroll",
             "top": 0,
             "left": 0,

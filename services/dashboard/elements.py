@@ -7,15 +7,21 @@ from typing import Any
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
+from services.dashboard.plain_text import plain
+
+SPOKEN = ("alt", "title", "aria_label")
+"""Attributes that people are shown or told."""
+
 
 def tag(kind: str, text: str = "", classes: str = "", **attributes: Any) -> Any:
     """An element; `aria_label` is aria-label, `for_` is for, None is left out."""
-    element = TextElement(tag=kind, text=text) if text else ui.element(kind)
+    element = TextElement(tag=kind, text=plain(text)) if text else ui.element(kind)
     if classes:
         element.classes(classes)
     for key, value in attributes.items():
         if value is not None and value is not False:
-            element.props[key.rstrip("_").replace("_", "-")] = value
+            shown = plain(value) if isinstance(value, str) and key in SPOKEN else value
+            element.props[key.rstrip("_").replace("_", "-")] = shown
     return element
 
 

@@ -14,6 +14,7 @@ from nicegui import ui
 from services.dashboard.charts import Chart
 from services.dashboard.data_tables import DataTable, Table
 from services.dashboard.elements import empty, tag
+from services.dashboard.plain_text import plain
 
 log = logging.getLogger(__name__)
 EVERY_S = 3.0
@@ -170,7 +171,7 @@ class Board(Generic[Model]):
                 for fill in self._fills:
                     fill(model)
         except Exception as error:  # whatever it is: what is shown is old, and must not look new
-            self._banner.text = self._complaint(error)
+            self._banner.text = plain(self._complaint(error))
             self._banner.set_visibility(True)
             return
         self._model, self._read_at = model, time.time()

@@ -41,6 +41,8 @@ PAGES = {
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
+BACKWARDS = "\u202e"
+"""What is behind it reads from the right."""
 STILL = """() => document.getAnimations().every(
     each => each.playState !== "running" || each.effect.getComputedTiming().endTime === Infinity)"""
 
@@ -389,6 +391,7 @@ def test_rewards_are_followed_by_prompt_category(open_page, stage, live):
 
 def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):
     folder = another("toy-hostile")
+    attacks = [BACKWARDS + 300 * "x", *XSS]
     store = ImageStore(folder.images)
     known = store.index()[0]
     store.append(
@@ -399,18 +402,21 @@ def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):
             "prompt_id": attack,
             "rewards": {"upper_half": {"state": "failed", "value": None, "reason": attack}},
         }
-        for number, attack in enumerate(XSS)
+        for number, attack in enumerate(attacks)
     )
     with folder.events.open("a") as file:
-        file.write("\n".join(XSS) + "\n")
-    folder.write_status({**folder.status(), "state": "failed", "error": "\n".join(XSS)})
+        file.write("\n".join(attacks) + "\n")
+    folder.write_status({**folder.status(), "state": "failed", "error": "\n".join(attacks)})
     page = open_page(f"/runs/{folder.id}", "admin")
-    paths = ["", "gallery", "workers", "alerts", *(f"groups/{100 + n}" for n in range(len(XSS)))]
+    groups = [f"groups/{100 + number}" for number in range(len(attacks))]
+    paths = ["", "gallery", "workers", "alerts", *groups]
     for path in paths:
         page.goto(f"{page.url.split('/runs/')[0]}/runs/{folder.id}/{path}".rstrip("/"))
         expect(page.locator(".panel .body > *").first).to_be_visible()
         assert page.evaluate("window.pwned") is None
         assert page.locator(".content :is(iframe, script, svg[onload])").count() == 0
+        assert BACKWARDS not in page.inner_text("body")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
     expect(page.locator(".prompt.large")).to_contain_text("<b>bold</b>")
 
 

@@ -37,7 +37,8 @@ class Model:
     @property
     def stamp(self) -> Stamp:
         """The newest news of all."""
-        return Stamp(max((row.facts.get("updated_at", 0.0) for row in self.rows), default=None))
+        told = (row.facts for row in self.rows if row.facts["age_s"] is not None)
+        return Stamp(max((facts["updated_at"] for facts in told), default=None))
 
 
 def load(library: Library) -> Model:
