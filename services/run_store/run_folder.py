@@ -47,6 +47,11 @@ class RunFolder:
         return self.path.name
 
     @property
+    def origin_path(self) -> Path:
+        """When and how it began; a folder without it is no run's."""
+        return self.path / "run.json"
+
+    @property
     def config(self) -> Path:
         """The resolved config."""
         return self.path / "config.yaml"
@@ -101,7 +106,7 @@ class RunFolder:
 
     def origin(self) -> dict[str, Any]:
         """When and how it began."""
-        return _read(self.path / "run.json", Origin)
+        return _read(self.origin_path, Origin)
 
     def summary(self) -> dict[str, Any]:
         """What the run came to; `{}` before its end."""

@@ -5,7 +5,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from services.run_store.forms import (
 )
 from services.run_store.images import ImageStore
 from services.run_store.news import facts_of
-from services.run_store.run_folder import RunFolder, look_up_runs
+from services.run_store.run_folder import BrokenRunError, RunFolder, look_up_runs
 from services.run_store.tail import Tail
 from services.runs_api.alerts import Alert, alerts_of
 from services.runs_api.evaluations import Sheets
@@ -43,13 +43,11 @@ class OpenRun:
         self.folder = folder
         self.store = ImageStore(folder.images)
         self.sheets = Sheets(folder.path / "evaluations")
-        self.tally = Tally(folder.metrics)
         self.held_out = HeldOut(folder.path / "evaluations")
         self._use = use
-        self._read_from_start(None)
-        self._alerts = Tail(folder.alerts, is_ours=is_alert)
-        self._raised: list[Mapping[str, Any]] = []
         self._groups: GroupIndex | None = None
+        self._begun_at: float | None = None
+        self._begin(None)
         self._lock = threading.Lock()
         self._inbox = threading.Lock()
 
@@ -60,6 +58,7 @@ class OpenRun:
 
     def facts(self) -> dict[str, Any]:
         """The status, its age, and `silent` where a run stopped renewing it."""
+        self._check_there()
         return facts_of(self.folder)
 
     def alerts(self) -> list[Alert]:
@@ -74,7 +73,7 @@ class OpenRun:
     @contextmanager
     def glance(self) -> Iterator[Glance]:
         """What lists show, with everything that is written by now; nobody else's meanwhile."""
-        with self._lock:
+        with self._looking():
             self._read()
             yield self._glance
 
@@ -82,7 +81,7 @@ class OpenRun:
     def numbers(self) -> Iterator[MetricTable]:
         """The metric table with everything that is written by now; nobody else's meanwhile."""
         self._use(self)
-        with self._lock:
+        with self._looking():
             if self._table is None:
                 self._read_from_start(MetricTable())
             self._read()
@@ -94,13 +93,12 @@ class OpenRun:
     def images(self) -> Iterator[GroupIndex]:
         """The index of groups with everything that is written by now; nobody else's meanwhile."""
         self._use(self)
-        with self._lock:
+        with self._looking():
             groups = self._groups or self._index_from_start()
             try:
                 self._read_into(groups)
             except Exception:  # such as a disk that is full: what it lacks now it would never get
-                groups.close()
-                self._groups = None
+                self._close_groups()
                 raise
             if self._images.is_over or self._events.is_over or self._removed.is_over:
                 groups.close()
@@ -119,10 +117,37 @@ class OpenRun:
         """Give back what only its own pages need."""
         with self._lock:
             self._table = None
-            if self._groups is not None:
-                self._groups.close()
-                self._groups = None
+            self._close_groups()
         self.held_out.rest()
+
+    def _close_groups(self) -> None:
+        if self._groups is not None:
+            self._groups.close()
+            self._groups = None
+
+    def _check_there(self) -> None:
+        if not self.folder.origin_path.exists():
+            raise BrokenRunError(f"{self.folder.path} is gone: the run was deleted or moved")
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Nobody else looks; what was read is of the run that is there now."""
+        with self._lock:
+            self._check_there()
+            with suppress(BrokenRunError):
+                begun_at = self.folder.origin().get("created_at", self._begun_at)
+                if self._begun_at not in (None, begun_at):  # another run of that name
+                    self._close_groups()
+                    self.held_out.rest()
+                    self._begin(None if self._table is None else MetricTable())
+                self._begun_at = begun_at
+            yield
+
+    def _begin(self, table: MetricTable | None) -> None:
+        self.tally = Tally(self.folder.metrics)
+        self._alerts = Tail(self.folder.alerts, is_ours=is_alert)
+        self._raised: list[Mapping[str, Any]] = []
+        self._read_from_start(table)
 
     def _read(self) -> None:
         is_told_anew = False
@@ -209,7 +234,7 @@ class Library:
     def find(self, run_id: str) -> OpenRun | None:
         """The run of that id."""
         folder = RunFolder(self.runs / run_id)
-        if not RUN_ID.fullmatch(run_id) or not (folder.path / "run.json").is_file():
+        if not RUN_ID.fullmatch(run_id) or not folder.origin_path.is_file():
             return None
         return self._opened(folder)
 

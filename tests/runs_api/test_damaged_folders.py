@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import sqlite3
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from services.run_store import commands
 from services.run_store.images import ImageStore
+from services.run_store.run_folder import BrokenRunError
 from services.runs_api.library import Library
 from services.web.pagination import pack
 from tests.runs_api.people import bearer
@@ -173,6 +175,39 @@ def test_an_index_that_a_full_disk_cut_off_is_made_anew(finished, settings):
         pass
     with run.images() as index:
         assert index.count() == before + 1000
+
+
+def test_a_run_that_was_deleted_is_gone_and_not_new(finished, settings):
+    run = Library(settings.runs).find(finished.id)
+    looks = [run.facts, *(partial(_enter, look) for look in (run.glance, run.numbers, run.images))]
+    for look in looks:
+        look()
+    shutil.rmtree(finished.path)
+    for look in looks:
+        with pytest.raises(BrokenRunError, match="is gone: the run was deleted or moved"):
+            look()
+
+
+def _enter(look):
+    with look():
+        pass
+
+
+def test_another_run_of_the_same_name_is_read_from_its_start(finished, settings):
+    run = Library(settings.runs).find(finished.id)
+    with run.numbers() as table:
+        before = list(table.steps)
+    with run.images() as index:
+        assert index.count()
+    shutil.rmtree(finished.images)
+    edit(finished.path / "run.json", created_at=1.0e9)
+    line = json.loads(finished.metrics.read_text().splitlines()[0])
+    lines = [json.dumps(line | {"step": step}) for step in range(101, 131)]  # more than it had
+    finished.metrics.write_text("\n".join(lines) + "\n")
+    with run.numbers() as table:
+        assert list(table.steps) == list(range(101, 131)) != before
+    with run.images() as index:
+        assert not index.count()
 
 
 @pytest.mark.parametrize("score", [10**100, float("nan"), float("inf"), True])

@@ -202,8 +202,8 @@ async def _request(
     body = CommandIn.model_validate({"type": type, "arguments": arguments or {}})
     try:
         await asyncio.to_thread(request_once, run, body, principal.actor, secrets.token_hex(16))
-    except Problem as problem:
-        ui.notify(problem.detail, type="negative")
+    except (Problem, ValueError, OSError) as error:
+        ui.notify(error.detail if isinstance(error, Problem) else str(error), type="negative")
         return
     ui.notify(f"{type} is requested.", type="info")
 
