@@ -8,7 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from services.saved_generator import CARD, SavedGenerator, card, open_generator
+from services.manifest import CARD
+from services.run_store.files import write_whole
+from services.saved_generator import SavedGenerator, card, open_generator
 from tdm_core.config import SamplerConfig
 from tdm_core.noise_schedule import boundaries, unshift_sigma
 
@@ -26,7 +28,7 @@ def export(source: Path, out: Path, averaged: bool = True) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     load_line = saved.load().save_generator(str(out), saved.tensors)
     content = card(saved) | {"use": _use(saved, load_line)}
-    (out / CARD).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_whole(out / CARD, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
     return content
 
 

@@ -1,4 +1,5 @@
-"""What a checkpoint says of itself, readable without torch: its manifest, and which there are."""
+"""What a checkpoint says of itself, readable without torch: its manifest, and which there are; an
+export has a card."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from pydantic_core import from_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+CARD = "tdm_r1.json"
+"""Beside exported weights: the model, the sampler, and where they come from. It is written last: an
+export without one is not whole."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

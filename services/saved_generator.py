@@ -11,13 +11,10 @@ from torch import Tensor
 
 from services.checkpoint import load_checkpoint
 from services.config import ModelConfig, config_hash, load_config
-from services.manifest import MANIFEST, list_checkpoints
+from services.manifest import CARD, MANIFEST, list_checkpoints
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
 from tdm_core.config import SamplerConfig
-
-CARD = "tdm_r1.json"
-"""Beside exported weights: the model, the sampler, and where the weights come from."""
 
 
 @dataclass(frozen=True)

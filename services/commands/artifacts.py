@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from services.manifest import MANIFEST
+from services.manifest import CARD, MANIFEST
 from services.run_store.promoted import promoted, promoted_checkpoint
 from services.run_store.run_folder import find_run, list_runs
-
-CARD = "tdm_r1.json"
 
 
 def find_generator(source: str, runs: Path, checkpoint: str | None) -> Path:

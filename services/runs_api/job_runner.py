@@ -19,6 +19,7 @@ from services.runs_api.jobs import (
     command_of,
     complaint,
     history,
+    leftovers,
     log_of,
     planned,
     record,
@@ -50,6 +51,8 @@ class JobRunner:
             if known is not None:
                 return _the_same(known, checkpoint, asked)
             self._check_free()
+            for path in leftovers(run):
+                shutil.rmtree(path)
             job = planned(run, checkpoint, asked, by, key)
             (run.path / job.out).mkdir(parents=True)  # ours alone: what fails is removed
             record(run, job.id).parent.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.manifest import list_checkpoints
+from services.manifest import CARD, list_checkpoints
 from services.run_store.forms import Digest, Time
 from services.run_store.images import ImageStore
 from services.run_store.run_folder import BrokenRunError, RunFolder
@@ -127,6 +127,14 @@ def _is_worked_at(log: Path) -> bool:
     return False
 
 
+def leftovers(run: RunFolder) -> list[Path]:
+    """Folders of jobs that ended with their dashboard: nobody works at them, and no export there is
+    whole."""
+    newest = {job.out: job for job in reversed(history(run))}
+    lost = [run.path / out for out, job in newest.items() if job.state == "failed"]
+    return [path for path in lost if path.is_dir() and not (path / CARD).exists()]
+
+
 def planned(run: RunFolder, checkpoint: str, asked: ExportIn | SampleIn, by: str, key: str) -> Job:
     """The job, or why there cannot be one."""
     known = [path.name for path in list_checkpoints(run.checkpoints)]
@@ -139,8 +147,7 @@ def planned(run: RunFolder, checkpoint: str, asked: ExportIn | SampleIn, by: str
     out = f"exports/{checkpoint}" if is_export else f"{SAMPLES}/{identity}"
     if (run.path / out).exists():
         detail = (
-            f"{run.path / out} is there already and is not overwritten; use it, or move it away "
-            "(also what an export left that was cut off)"
+            f"{run.path / out} is there already and is not overwritten; use it, or move it away"
         )
         raise Problem(409, "export-exists", "It is exported already", detail)
     return Job(

@@ -1,5 +1,6 @@
 """Jobs: the command lines, the refusals, and what becomes of a process."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from services.runs_api.jobs import (
     command_of,
     complaint,
     history,
+    leftovers,
     log_of,
     planned,
     record,
@@ -171,6 +173,35 @@ def test_a_job_of_a_dashboard_that_is_gone_does_not_look_alive(run):
     record(run, job.id).write_text(json.dumps({"id": "../../etc"}))
     with pytest.raises(BrokenRunError, match="changed by hand"):
         history(run)
+
+
+def test_what_a_dashboard_that_was_killed_left_of_a_job_is_no_obstacle(run):
+    """One half of an export and one of a sample; what is whole, or not a job's, stays."""
+    by_hand = run.path / "exports" / "step_000001"
+    asked = {"export": ExportIn(), "sample": SampleIn(prompt="x")}
+    jobs = {name: planned(run, NAME, each, "key:a", name) for name, each in asked.items()}
+    record(run, jobs["export"].id).parent.mkdir()
+    for job in jobs.values():
+        record(run, job.id).write_text(job.model_dump_json())
+    halves = [run.path / job.out for job in jobs.values()]
+    for folder in (by_hand, *halves):
+        folder.mkdir(parents=True)
+        (folder / "generator.safetensors").write_text("half")
+    with log_of(run, jobs["export"]).open("xb") as log:  # another dashboard is at it
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert leftovers(run) == halves[1:]
+    card = halves[0] / "tdm_r1.json"  # written last
+    card.write_text("{}")
+    assert leftovers(run) == halves[1:]
+    card.unlink()
+    assert leftovers(run) == halves
+    runner = JobRunner(is_on=True, limit_s=0.3)
+    runner.start(run, NAME, ExportIn(), "key:a", "again")
+    assert [path.exists() for path in halves] == [True, False]
+    assert not any(halves[0].iterdir())  # it begins anew
+    assert by_hand.exists()
+    while any(job.state == "running" for job in history(run)):
+        time.sleep(0.02)
 
 
 def test_a_leash_that_is_let_go_ends_the_whole_group():
