@@ -47,20 +47,20 @@ class PassTotals(dict[str, Tensor]):
 
 
 class RowMeans:
-    """A number of every row of a batch, as its mean over the passes that saw the row."""
+    """A number of every row of a batch at every denoising step, as its mean over the passes that
+    saw the row at that step."""
 
     def __init__(self, batch: FreshBatch, device: torch.device) -> None:
-        self._group_ids, self._group_sizes = batch.group_ids, batch.group_sizes
         # On the device, so that nobody waits for it before the end.
-        self._sums_2N = torch.zeros(2, sum(batch.group_sizes), device=device)
+        num_steps = len(batch.sigmas) - 1
+        self._sums_2NK = torch.zeros(2, sum(batch.group_sizes), num_steps, device=device)
 
-    def add(self, rows_N: Tensor, values_N: Tensor) -> None:
+    def add(self, rows_N: Tensor, step: int, values_N: Tensor) -> None:
         """A pass's rows (N,) int64 and their values (N,)."""
-        pairs = torch.stack([values_N, torch.ones_like(values_N)]).to(self._sums_2N)
-        self._sums_2N.index_add_(1, rows_N.to(self._sums_2N.device), pairs)
+        pairs = torch.stack([values_N, torch.ones_like(values_N)]).to(self._sums_2NK)
+        self._sums_2NK[:, :, step].index_add_(1, rows_N.to(self._sums_2NK.device), pairs)
 
-    def over(self, ranks: Ranks) -> dict[int, list[float]]:
-        """Group id to its rows' means, over all ranks; every rank must call it."""
-        total, count = ranks.all_reduce_sum(self._sums_2N.clone()).cpu().double()
-        means = (total / count).split(list(self._group_sizes))
-        return {id: each.tolist() for id, each in zip(self._group_ids, means, strict=True)}
+    def over(self, ranks: Ranks) -> Tensor:
+        """(N, K) float64 over all ranks, NaN where no pass was; every rank must call it."""
+        total, count = ranks.all_reduce_sum(self._sums_2NK).cpu().double()
+        return total / count

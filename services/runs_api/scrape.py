@@ -43,6 +43,12 @@ NUMBERS = (
         "Mean reward by denoising step.",
     ),
     _Number(
+        "surrogate_agreement_ratio",
+        r"surrogate/agreement/step_(\d+)",
+        ("denoise_step",),
+        "Pairs of a group's images that the surrogate orders as their rewards do.",
+    ),
+    _Number(
         "evaluation_score", r"evaluation/student/([^/]+)", ("reward",), "Held-out score of the EMA."
     ),
     _Number("zero_signal_ratio", r"advantage/zero_signal", (), "Groups without contrast."),

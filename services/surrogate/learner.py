@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from services.config import RunConfig, config_hash
 from services.models.backbone import Backbone
 from services.models.load import load_backbone
@@ -19,6 +21,7 @@ from tdm_core.ema import ema_update, surrogate_retained
 from tdm_core.losses.surrogate import surrogate_loss, update_velocity_power
 from tdm_core.microbatches import Pass
 from tdm_core.optimizer import RoleOptimizer
+from tdm_core.surrogate_agreement import surrogate_agreement
 from tdm_core.types import FreshBatch, RewardedBatch
 
 ROLES = ("teacher", "surrogate", "surrogate_ema")
@@ -55,7 +58,7 @@ class SurrogateLearner:
         )
         self.num_updates = 0
         self.velocity_power = 0.0
-        self._seen: RowMeans | None = None
+        self._implicit: dict[int, list[float]] = {}
 
     def reconfigure(self, config: RunConfig) -> None:
         """Learn by other live parameters from the next update on."""
@@ -69,7 +72,7 @@ class SurrogateLearner:
         surrogate, surrogate_ema, teacher = (
             self.backbone.denoiser(role) for role in ("surrogate", "surrogate_ema", "teacher")
         )
-        totals, self._seen = PassTotals(), RowMeans(batch.fresh, self.backbone.device)
+        totals, seen = PassTotals(), RowMeans(batch.fresh, self.backbone.device)
         for p in self._passes(batch.fresh):
             loss, terms = surrogate_loss(
                 p,
@@ -79,13 +82,20 @@ class SurrogateLearner:
                 teacher,
                 self.velocity_power,
                 self.ranks.all_reduce_sum,
-                partial(self._seen.add, p.rows_N),
+                partial(seen.add, p.rows_N, p.surrogate_slot),
             )
             self.optimizer.backward(loss)
             totals.add(terms)
         metrics = totals.over(self.ranks) | self._step()
         self._follow(metrics["surrogate/velocity_power"])
-        return metrics | dict(batch.statistics)
+        return metrics | self._compare(seen.over(self.ranks), batch) | dict(batch.statistics)
+
+    def _compare(self, own_NK: Tensor, batch: RewardedBatch) -> dict[str, float]:
+        """Its own rewards of the batch, from before it learned, beside those that it is taught."""
+        sizes = list(batch.fresh.group_sizes)
+        groups = zip(batch.fresh.group_ids, own_NK.nanmean(1).split(sizes), strict=True)
+        self._implicit = {group_id: own.tolist() for group_id, own in groups}
+        return surrogate_agreement(own_NK, batch.advantages_NK, batch.valid_NK, sizes)
 
     def _step(self) -> dict[str, float]:
         norm = self.optimizer.step()
@@ -106,8 +116,9 @@ class SurrogateLearner:
 
     def implicit_rewards(self) -> dict[int, list[float]]:
         """Group id to the rewards that the surrogate itself gave the group's samples in the last
-        update, before it learned from them; they compare within a group."""
-        return self._seen.over(self.ranks) if self._seen else {}
+        update, before it learned from them, a mean over the denoising steps that it was asked at;
+        they compare within a group."""
+        return self._implicit
 
     def publish_weights(self) -> PublishedWeights:
         """The surrogate as it is; its version is the number of its updates."""

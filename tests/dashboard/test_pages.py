@@ -389,6 +389,26 @@ def test_rewards_are_followed_by_prompt_category(open_page, stage, live):
     expect(chart).to_have_attribute("aria-label", re.compile("upper_half/label-0 0"))
 
 
+def test_the_surrogate_is_held_against_the_rewards_step_by_step(open_page, stage):
+    told: dict[str, list[float]] = {}
+    for line in metrics(stage.finished):
+        for name in line:
+            if name.startswith("surrogate/agreement/"):
+                told.setdefault(f"after step {int(name[-1]) + 1}", []).append(line[name])
+    page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
+    chart = page.locator("section[aria-label='The surrogate by denoising step']")
+    words = chart.get_by_role("img").first
+    for name, values in told.items():
+        expect(words).to_have_attribute("aria-label", re.compile(f"{name} {values[-1]:.4g}"))
+    rows = page.locator("section[aria-label='The surrogate and the reward'] tbody tr")
+    expect(rows).to_have_count(len(told))
+    for row in rows.all():
+        name, agreement, gap, _, count = row.locator("td").all_inner_texts()
+        values = told[name]
+        mean = sum(values) / len(values)
+        assert (agreement, gap, count) == (f"{mean:.0%}", f"{1 - mean:.0%}", str(len(values)))
+
+
 def test_hostile_prompts_reasons_and_logs_are_text(open_page, another):
     folder = another("toy-hostile")
     attacks = [BACKWARDS + 300 * "x", *XSS]

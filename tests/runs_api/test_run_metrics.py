@@ -40,6 +40,9 @@ def value_of(text, sample):
     return found and float(found[1])
 
 
+AGREEMENT = "surrogate/agreement/step_3"
+
+
 def test_a_live_run_tells_its_newest_numbers(client, live):
     text = scraped(client)
     last = json.loads(live.metrics.read_text().splitlines()[-1])
@@ -51,6 +54,11 @@ def test_a_live_run_tells_its_newest_numbers(client, live):
     assert value_of(text, f"tdmr1_last_step_timestamp_seconds{{{run}}}") == last["time"]
     step = f'tdmr1_step_reward_mean{{denoise_step="3",reward="upper_half",{run}}}'
     assert value_of(text, step) == last["reward/upper_half/step_3"]
+    lines = [json.loads(line) for line in live.metrics.read_text().splitlines()]
+    told = [each[AGREEMENT] for each in lines if AGREEMENT in each]
+    agreement = f'tdmr1_surrogate_agreement_ratio{{denoise_step="3",{run}}}'
+    assert told
+    assert value_of(text, agreement) == told[-1]
     assert value_of(text, f'tdmr1_worker_up{{role="replay",{run},worker="replay"}}') == 1
     assert value_of(text, f"tdmr1_checkpoint_bytes{{{run}}}") > 0
 

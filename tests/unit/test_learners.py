@@ -12,13 +12,15 @@ from services.config import RunConfig
 from services.generator.learner import GeneratorLearner
 from services.models.load import load_backbone
 from services.models.roles import ROLES
-from services.passes import PassTotals, passes_on
+from services.passes import PassTotals, RowMeans, passes_on
 from services.ranks import Ranks, join
 from services.surrogate.learner import SurrogateLearner
 from tdm_core.types import RewardedBatch
 from tests.learner_cases import GROUP_SIZES, Learners, toy_batch, toy_config
 
 pytestmark = pytest.mark.unit
+
+AGREEMENT = "surrogate/agreement/step_"
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,36 @@ def test_what_the_surrogate_makes_of_a_batch_is_of_before_its_update(
     later = learner.implicit_rewards()
     assert any(reward != 0 for of_group in later.values() for reward in of_group)
     assert learner.implicit_rewards() == later
+
+
+def test_the_surrogate_is_held_against_the_rewards_at_every_step_that_it_was_asked_at(
+    config: RunConfig, batch: RewardedBatch
+) -> None:
+    learner = SurrogateLearner(config)
+    slots = [
+        {p.surrogate_slot for p in passes_on(torch.device("cpu"), *of_update)}
+        for of_update in ((batch.fresh, config.algorithm, 0, step, Ranks()) for step in range(2))
+    ]
+    for update in range(2):
+        metrics = learner.update(batch)
+        told = {int(name[-1]): metrics[name] for name in metrics if name.startswith(AGREEMENT)}
+        assert told  # of a step at which no group has contrast nothing is
+        assert told.keys() <= slots[update]
+        # At first it is its own reference, and every pair a tie.
+        assert all((value == 0.5) == (update == 0) for value in told.values())
+
+
+def test_row_means_are_of_each_step_and_of_its_passes(batch: RewardedBatch) -> None:
+    means = RowMeans(batch.fresh, torch.device("cpu"))
+    rows = torch.arange(sum(GROUP_SIZES))
+    means.add(rows, 1, torch.ones(len(rows)))
+    means.add(rows[:2], 1, torch.tensor([3.0, 5.0]))
+    means.add(rows[2:], 3, torch.full((len(rows) - 2,), 7.0))
+    found = means.over(Ranks())
+    assert found[:, 1].tolist() == [2, 3] + [1] * (len(rows) - 2)
+    assert found[:2, 3].isnan().all()
+    assert (found[2:, 3] == 7).all()
+    assert found[:, [0, 2]].isnan().all()
 
 
 def test_totals_add_up_over_passes() -> None:

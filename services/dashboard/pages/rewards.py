@@ -20,6 +20,7 @@ from services.dashboard.numbers import (
 )
 from services.dashboard.panels import Board, Stamp
 from services.dashboard.people import people_panels
+from services.dashboard.surrogate_steps import Step, surrogate_panels, surrogate_steps
 from services.runs_api.human_agreement import HumanAgreement
 from services.runs_api.library import Library, OpenRun
 
@@ -46,6 +47,7 @@ class Model:
     held_out: list[Curve]
     by_category: ByCategory
     by_step: list[Curve]
+    surrogate: list[Step]
     shape: list[Curve]
     spreads: list[Spread]
     people: HumanAgreement
@@ -58,6 +60,7 @@ def load(runs: list[OpenRun], measure: str, from_step: int | None, to_step: int 
         names = reward_names(table.names)
         stamp = newest(table, run)
         shape = curves(table, SHAPE, "advantage/")
+        surrogate = surrogate_steps(table)
         by_step = [
             curve(table, name, name.removeprefix("reward/"))
             for name in table.names
@@ -82,7 +85,7 @@ def load(runs: list[OpenRun], measure: str, from_step: int | None, to_step: int 
                 score = held_out_curve(table, name).series
                 held_out.append(Curve(label + name, score, is_dashed=other is not run))
     categories = by_category(runs, measure)
-    return Model(stamp, rewards, held_out, categories, by_step, shape, spreads, people)
+    return Model(stamp, rewards, held_out, categories, by_step, surrogate, shape, spreads, people)
 
 
 async def draw(visit: Visit, run: OpenRun) -> None:
@@ -112,6 +115,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             lambda model: lines(model.by_step),
             note="With `terminal` rewards every step has the final image's: one curve.",
         )
+        surrogate_panels(board, lambda model: model.surrogate)
         board.chart("Advantages", lambda model: lines(model.shape))
         board.panel(
             "How rewards are spread",
