@@ -4,7 +4,9 @@ that nothing it does delays a label."""
 from services.commands.label_store import opened
 from services.commands.listening import check_bind, listen
 from services.dashboard.app import create_app
-from services.dashboard.label_admin import AdminDatabase, AdminService, LabelAdmin
+from services.dashboard.label_admin import LabelAdmin
+from services.dashboard.label_admin_database import AdminDatabase
+from services.dashboard.label_admin_service import AdminService
 from services.dashboard.label_source import (
     TIMEOUT_S,
     LabelDatabase,
@@ -35,7 +37,7 @@ def dashboard(label_settings: LabelSettings, settings: Settings) -> None:
         log_to_stderr()
         limiter = RateLimiter(dict(label_settings.rates), utc_now)
         keys = Directory(database, utc_now, limiter)
-        source, admin = label_service(settings, database)
+        source, admin = label_service(label_settings, settings, database)
         app = create_app(settings, keys, SharedSource(source), admin)
         what = "runs at {address}/"
         if settings.host in LOOPBACK:
@@ -51,11 +53,13 @@ def _may_make(settings: LabelSettings) -> bool:
     return not is_named or not settings.url.startswith("sqlite")
 
 
-def label_service(settings: Settings, database: Database) -> tuple[LabelSource, LabelAdmin]:
+def label_service(
+    label_settings: LabelSettings, settings: Settings, database: Database
+) -> tuple[LabelSource, LabelAdmin]:
     """The label service that the settings name; without one, what is in its database here."""
-    own = AdminDatabase(database)
-    if settings.labels_url is None or settings.labels_key is None:
+    own = AdminDatabase(database, utc_now, f"http://127.0.0.1:{label_settings.port}")
+    url, key = settings.labels_url, settings.labels_key
+    if url is None or key is None:
         return LabelDatabase(database, utc_now), own
-    url = settings.labels_url
-    client = LabelClient(url, settings.labels_key, timeout_s=TIMEOUT_S, retries=0)
-    return LabelService(url, client), AdminService(url, client, own)
+    client = LabelClient(url, key, timeout_s=TIMEOUT_S, retries=0)
+    return LabelService(url, client), AdminService(url, key, client, own, utc_now)

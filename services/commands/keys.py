@@ -8,7 +8,7 @@ from typing import Any
 from services.commands.console import note, print_json, say, show
 from services.commands.label_store import opened
 from services.labels.annotators import create_annotator
-from services.labels.api_keys import all_keys, create_key, find_key, revoke_key
+from services.labels.api_keys import all_keys, create_key, find_key, live_admins, revoke_key
 from services.labels.sessions import create_invite
 from services.labels.settings import Settings
 from services.web.clock import utc_now
@@ -59,15 +59,18 @@ def list_keys(settings: Settings, as_json: bool) -> None:
 def revoke(settings: Settings, key_id: str, as_json: bool) -> None:
     """End a key at once."""
 
-    def operation(session: Any, now: datetime) -> dict[str, Any]:
+    def operation(session: Any, now: datetime) -> tuple[dict[str, Any], bool]:
         row = find_key(session, key_id)
         if row is None:
             raise ValueError(f"no key {key_id!r}; `tdm-r1 keys list` shows their ids")
         revoke_key(session, row, now, BY)
-        return _facts(row)
+        session.flush()
+        return _facts(row), row.role == "admin" and not live_admins(session, now)
 
     with _writing(settings, make=False) as write:
-        facts = write(operation)
+        facts, was_last = write(operation)
+    if was_last:
+        note("that was the last active admin key; tdm-r1 keys create --role admin makes another")
     show(facts, as_json, f"revoked {key_id}")
 
 

@@ -23,6 +23,7 @@ from services.dashboard.pages import (
     control,
     gallery,
     group,
+    keys,
     labels,
     overview,
     rewards,
@@ -62,13 +63,13 @@ DRAWS: dict[str, Draw] = {
 
 def create_app(
     found: Settings,
-    keys: KeyRing,
+    key_ring: KeyRing,
     label_source: LabelSource,
     label_admin: LabelAdmin,
     clock: Clock = utc_now,
 ) -> FastAPI:
     """The app; `state.sessions` makes the link that opens it once."""
-    sessions = Sessions(keys, clock)
+    sessions = Sessions(key_ring, clock)
     inside = ((Gate, {"sessions": sessions, "allowed_origins": found.allowed_origins}),)
     app = runs_api.create_app(found, sessions, clock, COOKIE, OPEN_ROUTES, inside, (SOCKET,))
     app.state.sessions = sessions
@@ -111,6 +112,7 @@ def _register(shell: Shell) -> None:
     runs.register(shell)
     labels.register(shell)
     audit.register(shell)
+    keys.register(shell)
     for path, title in PAGES.items():
         register_page(shell, path, title, DRAWS[path])
 

@@ -1,26 +1,34 @@
-"""What admins see of the label service and change there, in its database here or over the service
-itself where it runs elsewhere.
+"""What admins see of the label service and change there: audit logs, keys, invites.
 
 As of a label source: ValueError says what helps; ask it in a thread.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
-from services.dashboard.label_source import Answers, said
-from services.label_client.client import LabelClient
-from services.label_client.models import AuditRecord
-from services.labels.audit import AuditFilter, key_names, read_audit
-from services.labels.store.database import Database
-from services.web.pagination import Page, encode_cursor
+from services.label_client.models import AuditRecord, CreatedKey, Invite, Key
+from services.labels.audit import AuditFilter
+from services.labels.schemas.keys import NewKey
+from services.web.auth import Principal
+from services.web.keys import Role
 
 AuditLog = Callable[[AuditFilter, tuple[datetime, int] | None, int], list[AuditRecord]]
 """Some newest entries of a log that are wanted; none but those behind the time and `seq` of one."""
 
 
 class LabelAdmin(Protocol):
-    """Asked for admins alone."""
+    """Asked for admins alone; who they are is said with every change."""
+
+    @property
+    def elsewhere(self) -> str:
+        """The service's address where its keys are not this dashboard's."""
+        ...
+
+    @property
+    def own_key_id(self) -> str | None:
+        """The key that this dashboard asks the service with."""
+        ...
 
     @property
     def logs(self) -> Mapping[str, AuditLog]:
@@ -31,60 +39,32 @@ class LabelAdmin(Protocol):
         """Names of those who are keys of this dashboard."""
         ...
 
+    def keys(
+        self, role: Role | None, cursor: str | None, limit: int
+    ) -> tuple[list[Key], str | None]:
+        """A page of keys, newest first, and where the next one begins."""
+        ...
 
-class AdminDatabase:
-    """The database of a service on this machine, where this dashboard's keys are too."""
+    def live_admins(self) -> set[str]:
+        """Ids of keys by which somebody can make keys."""
+        ...
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def create_key(self, new: NewKey, by: Principal) -> CreatedKey:
+        """A key with its text; one of role annotator labels as a new person of the key's name where
+        no other is named."""
+        ...
 
-    @property
-    def logs(self) -> Mapping[str, AuditLog]:
-        """One."""
-        return {"labels": self.audit}
+    def revoke_key(self, key_id: str, by: Principal) -> None:
+        """End a key at once."""
+        ...
 
-    def names(self, actors: Iterable[str]) -> dict[str, str]:
-        """As they are now."""
-        wanted = set(actors)
-        with said():
-            return self._database.read_now(lambda session: key_names(session, wanted))
-
-    def audit(
-        self, wanted: AuditFilter, after: tuple[datetime, int] | None, limit: int
-    ) -> list[AuditRecord]:
-        """Its audit log."""
-        with said():
-            found, *_ = self._database.read_now(
-                lambda session: read_audit(session, Page(limit, after), wanted)
-            )
-        return [AuditRecord.model_validate(each.model_dump()) for each in found]
+    def invite(self, name: str, role: str, by: Principal) -> Invite:
+        """A new person, and a link that makes one browser theirs, once."""
+        ...
 
 
-class AdminService:
-    """A service elsewhere, asked with a key of this dashboard, whose name its audit log has. The
-    dashboard's own keys are in its `own` database."""
-
-    def __init__(self, url: str, client: LabelClient, own: AdminDatabase) -> None:
-        self._url, self._client, self._own = url, client, own
-        self._answers = Answers()
-
-    @property
-    def logs(self) -> Mapping[str, AuditLog]:
-        """The service's, and that of who may sign in here."""
-        return {self._url: self.audit, "this dashboard": self._own.audit}
-
-    def names(self, actors: Iterable[str]) -> dict[str, str]:
-        """Those of who may sign in here."""
-        return self._own.names(actors)
-
-    def audit(
-        self, wanted: AuditFilter, after: tuple[datetime, int] | None, limit: int
-    ) -> list[AuditRecord]:
-        """The service's audit log."""
-
-        def ask() -> list[AuditRecord]:
-            cursor = encode_cursor(*after) if after else None
-            with said(self._url, "admin"):
-                return self._client.audit(limit, cursor, **vars(wanted))[0]
-
-        return self._answers.get((wanted, after, limit), ask)
+def state_of(key: Key, now: datetime) -> Literal["active", "expired", "revoked"]:
+    """Only an active one opens anything."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= now else "active"

@@ -137,7 +137,7 @@ def _command(run: RunFolder, command: Command) -> Entry:
     values = ", ".join(f"{key}={value}" for key, value in command.arguments.items())
     return _deed(
         run,
-        command.requested_at,
+        command.times["requested"],
         f"command {command.id}",
         command.by,
         action=f"command.{command.type}",

@@ -11,7 +11,10 @@ from services.label_client.models import (
     Assignment,
     AuditRecord,
     BatchResult,
+    CreatedKey,
     Group,
+    Invite,
+    Key,
     LabelIn,
     QueueStats,
     ReceiptResult,
@@ -203,6 +206,38 @@ class LabelClient:
         page = self._transport.send("GET", "/audit", params=asked).json()
         records = [AuditRecord.model_validate(record) for record in page["items"]]
         return records, page["next_cursor"]
+
+    def keys(
+        self, limit: int = 50, cursor: str | None = None, role: str | None = None
+    ) -> tuple[list[Key], str | None]:
+        """A page of API keys of all states, newest first, and the cursor of the next one."""
+        asked = {"limit": limit, "cursor": cursor, "role": role}
+        page = self._transport.send("GET", "/api-keys", params=asked).json()
+        return [Key.model_validate(key) for key in page["items"]], page["next_cursor"]
+
+    def create_key(self, name: str, role: str, **more: Any) -> CreatedKey:
+        """Make a key, whose text is in this answer and nowhere else; `more` may be scopes,
+        annotator_id (of a key of role annotator) and expires_in_days (None: never)."""
+        body = {"name": name, "role": role, **more}
+        answer = self._transport.send("POST", "/api-keys", json=body)
+        return CreatedKey.model_validate(answer.json())
+
+    def revoke_key(self, key_id: str) -> None:
+        """End a key at once; revoking twice keeps the first time."""
+        path = f"/api-keys/{key_id}"
+        etag = self._transport.send("GET", path).headers["etag"]
+        self._transport.send("DELETE", path, headers={"If-Match": etag})
+
+    def create_annotator(self, name: str) -> str:
+        """Make a person, who can then get keys and invites; their id."""
+        answer = self._transport.send("POST", "/annotators", json={"name": name})
+        return str(answer.json()["annotator_id"])
+
+    def invite(self, annotator_id: str, role: str = "annotator") -> Invite:
+        """A link that makes one browser theirs, once; its `url` is a path of the service."""
+        path = f"/annotators/{annotator_id}/invites"
+        answer = self._transport.send("POST", path, json={"role": role})
+        return Invite.model_validate(answer.json())
 
     def _settle(self, verb: str, body: dict[str, Any]) -> list[ReceiptResult]:
         answer = self._transport.send("POST", f"/reward-queue:{verb}", json=body).json()

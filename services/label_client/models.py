@@ -119,6 +119,33 @@ class AuditRecord(_Answer):
     at: datetime
 
 
+class Key(_Answer):
+    """An API key without its secret."""
+
+    key_id: str
+    name: str
+    role: str
+    scopes: list[str]
+    annotator_id: str | None = None
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class CreatedKey(Key):
+    """A new key. Where the first answer was lost, its text is lost too: None; revoke it then."""
+
+    key: str | None = Field(repr=False)
+
+
+class Invite(_Answer):
+    """A link that makes one browser a person's, once; None where the first answer was lost."""
+
+    url: str | None = Field(repr=False)
+    expires_at: datetime
+
+
 class LabelIn(_Answer):
     """A verdict to send; `annotator_ref` names the app's user when a service key speaks for one."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.labels.audit import record_audit
@@ -11,6 +11,7 @@ from services.labels.store.tables import Annotator, ApiKey, core
 from services.web.auth import Principal
 from services.web.ids import new_id
 from services.web.keys import check_grant, matches, new_key
+from services.web.pagination import Page
 from services.web.sessions import TOUCH_EVERY
 
 DEFAULT_DAYS = 90
@@ -61,6 +62,21 @@ def all_keys(session: Session) -> Sequence[ApiKey]:
     return session.scalars(select(ApiKey).order_by(ApiKey.id)).all()
 
 
+def read_keys(
+    session: Session, page: Page, role: str | None
+) -> tuple[list[ApiKey], str | None, int | None]:
+    """A page of keys of all states, newest first, of one role or of all; the cursor after it, and
+    how many there are where that is asked."""
+    query = select(ApiKey) if role is None else select(ApiKey).where(ApiKey.role == role)
+    return page.fetch(session, query, ApiKey.created_at, ApiKey.id)
+
+
+def live_admins(session: Session, now: datetime) -> set[str]:
+    """Ids of the keys by which somebody could make keys."""
+    query = select(ApiKey.id).where(_is_live(now), ApiKey.role == "admin")
+    return set(session.scalars(query))
+
+
 def revoke_key(session: Session, row: ApiKey, now: datetime, by: Principal | str) -> None:
     """From the commit on nobody can use it; revoking twice keeps the first time."""
     if row.revoked_at is not None:
@@ -73,9 +89,12 @@ def revoke_key(session: Session, row: ApiKey, now: datetime, by: Principal | str
 
 def any_live_key(session: Session, now: datetime) -> bool:
     """Whether anybody could use the service at all."""
-    live = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
-    query = select(func.count()).where(ApiKey.revoked_at.is_(None), live)
-    return bool(session.scalar(query))
+    return bool(session.scalar(select(func.count()).where(_is_live(now))))
+
+
+def _is_live(now: datetime) -> ColumnElement[bool]:
+    lasts = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
+    return and_(ApiKey.revoked_at.is_(None), lasts)
 
 
 def principal_of_key(

@@ -46,11 +46,6 @@ class Command:
     key: str = ""
     """Its sender's name for the request, so that a repeated one is not a second command."""
 
-    @property
-    def requested_at(self) -> float:
-        """Unix time; of a file that was no command, when the run said so."""
-        return self.times.get("requested", min(self.times.values(), default=0.0))
-
     def as_of(self, now: float) -> "Command":
         """`timed_out` where the run has not seen it in time: it never will be done."""
         expires = self.times.get("expires")

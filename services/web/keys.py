@@ -66,8 +66,10 @@ def check_grant(role: str, scopes: Iterable[str], annotator_id: str | None) -> N
         raise ValueError(f"unknown role {role!r}; allowed: {', '.join(ROLES)}")
     for scope in scopes:
         if SCOPES.get(scope) != role:
-            fitting = [name for name, owner in SCOPES.items() if owner == role] or ["none"]
-            raise ValueError(f"scope {scope!r} is not for role {role}; allowed: {fitting}")
+            fitting = ", ".join(name for name, owner in SCOPES.items() if owner == role)
+            raise ValueError(
+                f"scope {scope!r} is not for role {role}; allowed: {fitting or 'none'}"
+            )
     if role == "annotator" and annotator_id is None:
         raise ValueError("a key of role annotator needs the annotator_id it labels as")
     if role in ("viewer", "service") and annotator_id is not None:

@@ -32,9 +32,10 @@ PAGES = (
     "alerts",
     "audit",
     "settings",
+    "/keys",
 )
 NAMES = {PAGES[2]: "heldout", PAGES[3]: "pair"}
-"""Of those pages whose address does not say it."""
+"""Of those pages whose address does not say it. A page that begins with / is of no run."""
 MAX_HEIGHT = 1500
 
 
@@ -59,8 +60,9 @@ def main(runs: Path, run: str, out: Path, labels: Path | None = None, *pages: st
                 draw(dark, address, out / "dashboard_dark.png")
                 draw(phone, f"{address}/gallery", out / "dashboard_phone.png")
             for path in pages or PAGES:
-                name = NAMES.get(path, path.partition("/")[0])
-                draw(context, f"{address}/{path.format(group=3)}", out / f"dashboard_{name}.png")
+                name = NAMES.get(path, path.removeprefix("/").partition("/")[0])
+                start = dashboard.url if path.startswith("/") else f"{address}/"
+                draw(context, start + path.format(group=3), out / f"dashboard_{name}.png")
         browser.close()
 
 

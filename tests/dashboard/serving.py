@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +57,19 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(runs: Path, data: Path, port: int | None = 0) -> Iterator[Dashboard]:
-    """Start it and wait until it has said where it is."""
+def serving(
+    runs: Path, data: Path, port: int | None = 0, log: Path | None = None
+) -> Iterator[Dashboard]:
+    """Start it and wait until it has said where it is; what it says goes into the file `log`."""
     command = [sys.executable, "-m", "services.cli", "dashboard", "--runs", str(runs)]
     command += ["--port", str(port), "--data", str(data)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, env=_environment()) as process:
+    with (
+        nullcontext() if log is None else log.open("w") as said,
+        subprocess.Popen(
+            command, stdout=pipe, stderr=said, text=True, env=_environment()
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             url, _, invite = process.stdout.readline().split()[2].partition("/login#invite=")

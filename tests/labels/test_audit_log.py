@@ -4,12 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from services.dashboard.label_admin import AdminDatabase, AdminService
+from services.dashboard.label_admin_database import AdminDatabase
+from services.dashboard.label_admin_service import AdminService
 from services.label_client.client import LabelClient
 from services.labels import gold, leases
 from services.labels.audit import AuditFilter, record_audit
 from services.labels.gold import GoldAnswer
 from services.web.auth import Principal
+from services.web.clock import Clock
 from tests.labels.labelling_cases import World
 from tests.labels.people import bearer, make_key
 
@@ -75,9 +77,9 @@ def test_a_run_has_what_was_done_to_its_groups_images_labels_and_leases(
     assert actions(client, keys["admin"], run_id="nobody") == []
 
 
-def test_the_log_is_the_same_here_and_over_the_service(database, keys, live_server) -> None:
-    own = AdminDatabase(database)
-    there = AdminService(live_server, client_of(live_server, keys["admin"]), own)
+def test_the_log_is_the_same_here_and_over_the_service(database, keys, clock, live_server) -> None:
+    own = AdminDatabase(database, clock, "")
+    there = service(live_server, keys["admin"], own, clock)
     assert list(there.logs) == [live_server, "this dashboard"]
     for wanted in (AuditFilter(), AuditFilter(actor="test"), AuditFilter(object="nothing")):
         first = own.audit(wanted, None, 2)
@@ -85,17 +87,17 @@ def test_the_log_is_the_same_here_and_over_the_service(database, keys, live_serv
         if first:
             after = first[-1].at, first[-1].seq
             assert there.audit(wanted, after, 9) == own.audit(wanted, after, 9)
-    assert set(there.names(["key:nobody", "cli"])) == set()
+    assert there.names(["key:nobody", "cli"]) == {}
 
 
 @pytest.mark.parametrize("role", ["viewer", "service", "annotator"])
 def test_a_service_that_takes_us_for_no_admin_is_told_apart_with_what_helps(
-    database, keys, live_server, role
+    database, keys, clock, live_server, role
 ) -> None:
-    there = AdminService(live_server, client_of(live_server, keys[role]), AdminDatabase(database))
+    there = service(live_server, keys[role], AdminDatabase(database, clock, ""), clock)
     with pytest.raises(ValueError, match=r"refuses: 403 .*give the dashboard a key of role admin"):
         there.audit(AuditFilter(), None, 9)
 
 
-def client_of(url: str, key: str) -> LabelClient:
-    return LabelClient(url, key, retries=0, timeout_s=30)
+def service(url: str, key: str, own: AdminDatabase, clock: Clock) -> AdminService:
+    return AdminService(url, key, LabelClient(url, key, retries=0, timeout_s=30), own, clock)

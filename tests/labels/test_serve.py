@@ -48,8 +48,9 @@ def test_the_first_admin_key_comes_from_the_command_line(data):
     assert "me" in shown.stdout
     assert secret not in shown.output
     (row,) = json.loads(call("keys", "list", "--data", data, "--json").stdout)
-    revoked = json.loads(call("keys", "revoke", row["key_id"], "--data", data, "--json").stdout)
-    assert revoked["revoked_at"] is not None
+    revoked = call("keys", "revoke", row["key_id"], "--data", data, "--json")
+    assert json.loads(revoked.stdout)["revoked_at"] is not None
+    assert "the last active admin key" in revoked.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from services.dashboard.histories import lesson_of, people_of, timeline
 from services.dashboard.numbers import held_out_curve, newest_phases, phases, reward_band, size
 from services.dashboard.pages.gallery import read_query
 from services.dashboard.pages.held_out import in_order, rows_of, spread_out
+from services.dashboard.pages.key_forms import read_key
 from services.dashboard.pages.workers import gpu, heard
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.pictures import verdicts
@@ -475,3 +476,25 @@ def test_prompts_are_in_the_order_of_their_change_and_those_without_come_last():
     fewer = rows_of([evaluation(0, 0.0), evaluation(1, 0.5, 1.0), evaluation(2, 1.0, 1.0)], "r", 1)
     assert [row.change for row in fewer] == [0.5, 0.0]
     assert fewer[1].images[0] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"days": "nan"}, "expires_in_days: Input should be"),
+        ({"days": "inf"}, "expires_in_days: Input should be less than or equal to 3650"),
+        ({"days": "soon"}, "days='soon' is no number; leave it empty for ever"),
+        ({"name": " "}, "name: String should have at least 1 character"),
+        ({"name": "a\x00"}, "name: .*no text"),
+        ({"role": "god"}, "role: Input should be 'viewer', 'annotator', 'service' or 'admin'"),
+    ],
+)
+def test_what_can_be_no_key_is_told_apart_before_it_is_made(fields, reason):
+    with pytest.raises(ValueError, match=reason):
+        read_key({"name": "a", "role": "viewer", "days": "90"} | fields)
+
+
+def test_a_key_is_read_from_its_form():
+    new = read_key({"name": " a ", "role": "annotator", "days": "", "scope labels:push": "on"})
+    assert (new.name, new.expires_in_days, new.scopes) == ("a", None, ["labels:push"])
+    assert new.annotator_id is None

@@ -16,6 +16,7 @@ from services.web.pagination import pack, unpack
 pytestmark = pytest.mark.unit
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ALL = AuditFilter()
+ID = f"{7:020d}-{7:08x}"
 
 
 class Logs:
@@ -94,15 +95,15 @@ def test_a_runs_deeds_tell_who_what_and_what_became_of_it(tmp_path):
     run = run_with(tmp_path / "run", ("1", "set", 1))
     (run.path / "jobs").mkdir()
     job = Job(
-        id="7",
+        id=ID,
         checkpoint="step_000002",
         asked=SampleIn(prompt="<img src=x onerror=alert(1)>", num_images=2),
-        out="samples/7",
+        out=f"samples/{ID}",
         by="operator",
         key="k",
         started_at=NOON.timestamp() + 5,
     ).ended("it broke")
-    record(run, "7").write_text(job.model_dump_json())
+    record(run, ID).write_text(job.model_dump_json())
     told = [{"checkpoint": "step_000002", "at": NOON.timestamp() + 3, "by": ""}]
     (run.path / "promoted.json").write_text(json.dumps(told))
     trail = read_trail(Logs(), [run], ALL, None, 9)

@@ -53,6 +53,11 @@ document.addEventListener("click", async ({ target }) => {
   button.textContent = isCopied ? "Copied" : "Not allowed here";
 });
 
+// A page that was left may be brought back as it was, by the button Back.
+addEventListener("pagehide", () => {
+  document.querySelectorAll("[data-secret]").forEach((shown) => shown.replaceChildren());
+});
+
 // NiceGUI's own scripts make the page; this one may come before them.
 const waiting = setInterval(() => {
   if (!window.Quasar?.Dark || !document.querySelector(".content")) return;

@@ -9,6 +9,7 @@ from typing import Any
 
 from nicegui import ui
 
+from services.dashboard.dialogs import typed_out
 from services.dashboard.elements import button, chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.numbers import short
@@ -209,30 +210,8 @@ async def _request(
 
 
 async def _confirmed(run: OpenRun, type: str, note: str = "", label: str = "") -> str | None:
-    """What was typed in under `label` once the command's word was typed out; None if it was not."""
     title = f"{type.capitalize()} {run.id}?"
-    with ui.dialog() as dialog, tag("div", classes="dialog panel"):
-        dialog.props["aria-label"] = title
-        tag("h2", title)
-        if note:
-            tag("p", note)
-        value = ui.input(label=label).props("autofocus outlined dense") if label else None
-        tag("p", f"Type {type} to go on.")
-        word = ui.input(label=f"type {type}").props("outlined dense")
-        if value is None:
-            word.props("autofocus")
-
-        def go_on() -> None:
-            typed = "" if value is None else (value.value or "").strip()
-            dialog.submit(typed if word.value == type else None)
-
-        with tag("div", classes="actions"):
-            button("Cancel", lambda: dialog.submit(None), "plain")
-            button("Go on", go_on)
-        word.on("keydown.enter", go_on)
-    answer = await dialog
-    dialog.delete()
-    return answer
+    return await typed_out(title, type, (note,) if note else (), label)
 
 
 def _history(model: Model) -> None:
@@ -244,7 +223,7 @@ def _history(model: Model) -> None:
             _what(command),
             lambda command=command: chip(command.state, TONES.get(command.state, "calm")),
             command.by or "command line",
-            clock(command.requested_at),
+            clock(command.times["requested"]),
             _took(command),
             command.reason or "-",
         ]
@@ -266,4 +245,4 @@ def _took(command: Command) -> str:
     end = command.times.get(command.state)
     if end is None or command.state == "requested":
         return "-"
-    return f"{end - command.requested_at:.1f} s"
+    return f"{end - command.times['requested']:.1f} s"

@@ -64,6 +64,10 @@ def register(shell: Shell) -> None:
     async def page(request: Request) -> None:
         visit = Visit.of(shell, request)
         with outline(visit, None, "Runs"):
+            if visit.principal.role == "admin":
+                with tag("p", classes="links"):
+                    link("Keys", "/keys")
+                    link("Audit", "/audit")
             board = Board("all-runs", lambda: load(shell.library))
             await board.start(lambda: board.panel("Runs of this folder", _list, wide=True))
 

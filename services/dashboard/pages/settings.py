@@ -40,6 +40,8 @@ async def draw(visit: Visit, run: OpenRun) -> None:
 
 def _browser(visit: Visit) -> None:
     tag("p", f"Signed in as {visit.principal.actor}, role {visit.principal.role}.")
+    if visit.principal.role == "admin":
+        link("Keys: who may sign in", "/keys")
     with tag("div", classes="actions", role="group", aria_label="Theme"):
         for title, theme in (("Light", "light"), ("Dark", "dark"), ("As the system", "")):
             button = tag("button", title, type="button")

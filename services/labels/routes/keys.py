@@ -1,16 +1,18 @@
 """API keys: made, listed and revoked by admins."""
 
-from fastapi import APIRouter, Request, Response
-from sqlalchemy import select
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from services.labels.api_keys import create_key, find_key, revoke_key
+from services.labels.api_keys import create_key, find_key, read_keys, revoke_key
 from services.labels.schemas.keys import CreatedKey, KeyPage, KeyView, NewKey
 from services.labels.store.tables import ApiKey
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
 from services.web.idempotency import IDEMPOTENT, once
+from services.web.keys import Role
 from services.web.pagination import PageQuery
 from services.web.problems import Problem, problems
 
@@ -52,10 +54,15 @@ async def create(
 
 
 @router.get("", operation_id="list_api_keys", response_model=KeyPage, responses=problems())
-async def list_keys(request: Request, page: PageQuery, _: Principal = require("admin")) -> Response:
+async def list_keys(
+    request: Request,
+    page: PageQuery,
+    role: Annotated[Role | None, Query(description="Of this role alone")] = None,
+    _: Principal = require("admin"),
+) -> Response:
     """Keys of all states, newest first; never their secrets."""
     rows, next_cursor, total = await request.app.state.database.read(
-        lambda session: page.fetch(session, select(ApiKey), ApiKey.created_at, ApiKey.id)
+        lambda session: read_keys(session, page, role)
     )
     return answer_page(request, [KeyView.of(row) for row in rows], next_cursor, total)
 
