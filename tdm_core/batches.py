@@ -10,6 +10,9 @@ from tdm_core.config import AdvantageConfig
 from tdm_core.denoiser import expand_rows
 from tdm_core.types import FreshBatch, RewardedBatch, RewardedGroup, RolloutGroup
 
+TENTHS = (0.1, 0.9)
+"""Percentiles of a batch's rewards that are told."""
+
 
 def fresh_batch(groups: Sequence[RolloutGroup]) -> FreshBatch:
     """Concatenate groups of one sampler grid; N is the sum of their sizes."""
@@ -73,6 +76,8 @@ def reward_statistics(
         if final.numel():
             statistics[f"reward/{name}/mean"] = float(final.mean())
             statistics[f"reward/{name}/std"] = float(final.std(correction=0))
+            low, high = final.double().quantile(final.new_tensor(TENTHS).double())
+            statistics |= {f"reward/{name}/p10": float(low), f"reward/{name}/p90": float(high)}
         for k in range(column.shape[1]):
             if mask[:, k].any():
                 statistics[f"reward/{name}/step_{k}"] = float(column[:, k][mask[:, k]].mean())

@@ -30,8 +30,8 @@ class Curve:
 
     name: str
     series: Series
-    spread: Series | None = None
-    """Drawn as a band of one standard deviation to each side; it has the very same iterations."""
+    band: tuple[Series, Series] | None = None
+    """Its lower and its upper edge, at the very same iterations."""
     is_dashed: bool = False
     colour: int | None = None
     """Place among the colours; None is the curve's among the curves."""
@@ -64,8 +64,8 @@ def lines(curves: Sequence[Curve], top: float | None = None) -> Chart | None:
     for number, curve in enumerate(curves):
         place = number if curve.colour is None else curve.colour
         colour = COLOURS[place % len(COLOURS)]
-        if curve.spread is not None:
-            series += _band(curve.series, curve.spread, colour, f"band {number}")
+        if curve.band is not None:
+            series += _band(*curve.band, colour, f"band {number}")
         line = _line(curve.name, with_gaps(curve.series, curve.series.values), colour)
         line["lineStyle"]["type"] = "dashed" if curve.is_dashed else "solid"
         series.append(line)
@@ -145,20 +145,19 @@ def _table_of(curves: Sequence[Curve]) -> Table:
     told: dict[str, dict[int, float | None]] = {}
     for curve in curves:
         told[curve.name] = dict(zip(curve.series.steps, curve.series.values, strict=True))
-        if curve.spread is not None:
-            told[f"{curve.name}, std"] = dict(
-                zip(curve.spread.steps, curve.spread.values, strict=True)
-            )
+        for edge, series in zip(("low", "high"), curve.band or (), strict=False):
+            told[f"{curve.name}, {edge}"] = dict(zip(series.steps, series.values, strict=True))
     steps = sorted({step for values in told.values() for step in values})
     rows = [[step, *(values.get(step) for values in told.values())] for step in steps]
     return Table(("iteration", *told), rows)
 
 
-def _band(mean: Series, spread: Series, colour: str, stack: str) -> list[dict[str, Any]]:
-    pairs = list(zip(mean.values, spread.values, strict=True))
-    low = [None if m is None or std is None else m - std for m, std in pairs]
-    width = [None if m is None or std is None else 2 * std for m, std in pairs]
-    return _ribbon(with_gaps(mean, low), with_gaps(mean, width), colour, stack)
+def _band(low: Series, high: Series, colour: str, stack: str) -> list[dict[str, Any]]:
+    width = [
+        None if bottom is None or top is None else top - bottom
+        for bottom, top in zip(low.values, high.values, strict=True)
+    ]
+    return _ribbon(with_gaps(low, low.values), with_gaps(low, width), colour, stack)
 
 
 def _ribbon(

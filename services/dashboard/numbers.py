@@ -21,11 +21,16 @@ def reward_names(numbers: Iterable[str]) -> list[str]:
 
 
 def reward_band(table: MetricTable, name: str) -> Curve:
-    """A reward of the rollouts, and one standard deviation around it."""
-    numbers = [f"reward/{name}/mean", f"reward/{name}/std"]
+    """The mean of a reward of the rollouts, and from its 10th to its 90th percentile."""
+    numbers = [f"reward/{name}/{which}" for which in ("mean", "p10", "p90")]
     known = [number for number in numbers if number in table.names]
-    mean, *spread = table.together(known, max_points=MAX_POINTS)
-    return Curve(name, mean, spread[0] if spread else None)
+    mean, *edges = table.together(known, max_points=MAX_POINTS)
+    return Curve(name, mean, (edges[0], edges[1]) if len(edges) == 2 else None)
+
+
+def waiting_for_rewards(table: MetricTable) -> list[str]:
+    """The lengths of rewards' queues."""
+    return [name for name in table.names if name.endswith("/queue_depth")]
 
 
 def evaluation_names(table: MetricTable) -> list[str]:

@@ -17,7 +17,7 @@ from services.dashboard.numbers import held_out_curve, newest_phases, phases, re
 from services.dashboard.pages.gallery import read_query
 from services.dashboard.pages.held_out import in_order, rows_of, spread_out
 from services.dashboard.pages.key_forms import read_key
-from services.dashboard.pages.workers import gpu, heard
+from services.dashboard.pages.workers import gpu, heard, pools_of
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.pictures import verdicts
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
@@ -73,18 +73,18 @@ def test_slow_iterations_and_missing_numbers_are_no_silence():
     assert curve["data"] == [[1, 1.0], [2, None], [3, 3.0]]
 
 
-def test_a_band_lies_around_the_mean_is_missing_where_either_is_and_breaks_with_it():
-    numbers = [(0.5, 0.1), (None, 0.1), (0.7, None), (1.0, 0.25)]
+def test_a_band_lies_around_the_mean_is_missing_where_an_edge_is_and_breaks_with_it():
+    numbers = [(0.5, 0.4, 0.6), (None, 0.4, None), (0.7, None, 1.0), (1.0, 0.75, 1.5)]
     times = (0.0, 9.0, 18.0, 400.0)
     table = told(
         *(
-            (time, {"reward__r__mean": mean, "reward__r__std": std})
-            for time, (mean, std) in zip(times, numbers, strict=True)
+            (time, {"reward__r__mean": mean, "reward__r__p10": low, "reward__r__p90": high})
+            for time, (mean, low, high) in zip(times, numbers, strict=True)
         )
     )
     low, width, mean = curves(reward_band(table, "r"))
-    assert low["data"] == [[1, 0.4], [2, None], [3, None], [3.5, None], [4, 0.75]]
-    assert width["data"] == [[1, 0.2], [2, None], [3, None], [3.5, None], [4, 0.5]]
+    assert low["data"] == [[1, 0.4], [2, 0.4], [3, None], [3.5, None], [4, 0.75]]
+    assert width["data"] == [[1, pytest.approx(0.2)], [2, None], [3, None], [3.5, None], [4, 0.75]]
     assert mean["data"] == [[1, 0.5], [2, None], [3, 0.7], [3.5, None], [4, 1.0]]
 
 
@@ -100,7 +100,8 @@ def long_run(num):
                     "seconds__iteration": 12.0,
                     "seconds__reward__ocr": 1.0,
                     "reward__r__mean": step % 13 / 13,
-                    "reward__r__std": step % 5 / 5,
+                    "reward__r__p10": step % 5 / 5,
+                    "reward__r__p90": step % 3 / 3 + 1,
                 },
             )
             for step in range(1, num + 1)
@@ -149,10 +150,12 @@ def test_who_waits_on_whom_is_of_the_newest_iterations_however_long_the_run():
 
 def test_a_long_runs_band_is_of_the_iterations_that_its_curve_shows():
     curve = reward_band(long_run(5000), "r")
-    assert curve.spread is not None
+    assert curve.band is not None
+    low, high = curve.band
     assert len(curve.series.steps) <= 600
-    assert curve.spread.steps == curve.series.steps
-    assert curve.spread.values == [step % 5 / 5 for step in curve.series.steps]
+    assert low.steps == high.steps == curve.series.steps
+    assert low.values == [step % 5 / 5 for step in low.steps]
+    assert high.values == [step % 3 / 3 + 1 for step in high.steps]
 
 
 def test_a_long_curve_has_its_silence_and_no_other_gap():
@@ -358,19 +361,34 @@ def test_an_open_page_is_over_once_its_key_or_its_session_is(sessions, tmp_path)
 
 def test_a_charts_table_has_every_iteration_that_any_curve_tells_of():
     table = told(
-        (0.0, {"a": 0.5}), (1.0, {"a": 0.1, "b": 2.0, "sb": 0.25}), (2.0, {"b": None, "sb": 0.5})
+        (0.0, {"a": 0.5}),
+        (1.0, {"a": 0.1, "b": 2.0, "lb": 0.25, "hb": 3.0}),
+        (2.0, {"b": None, "lb": 0.5, "hb": None}),
     )
-    mean, spread = table.together(["b", "sb"])
-    chart = lines([Curve("a", table.series("a")), Curve("b", mean, spread)])
+    mean, low, high = table.together(["b", "lb", "hb"])
+    chart = lines([Curve("a", table.series("a")), Curve("b", mean, (low, high))])
     assert chart is not None
     assert chart.table == Table(
-        ("iteration", "a", "b", "b, std"),
-        [[1, 0.5, None, None], [2, 0.1, 2.0, 0.25], [3, None, None, 0.5]],
+        ("iteration", "a", "b", "b, low", "b, high"),
+        [[1, 0.5, None, None, None], [2, 0.1, 2.0, 0.25, 3.0], [3, None, None, 0.5, None]],
     )
     bars = stacks(Stack([(1, 1), (2, 4)], {"rollout": [0.5, 0.25], "reward": [None, 1.0]}))
     assert bars is not None
     assert bars.table.head == ("iterations", "rollout", "reward")
     assert bars.table.rows == [["1", 0.5, None], ["2-4", 0.25, 1.0]]
+
+
+def test_what_rollout_and_rewards_do_is_as_they_told_last():
+    table = told(
+        (0.0, {"rollout__workers": 2.0, "rollout__images_per_s": 30.0}),
+        (1.0, {"reward__ocr__workers": 3.0, "reward__ocr__queue_depth": 7.0}),
+        (2.0, {"reward__ocr__latency_p50_s": 0.25, "reward__ocr__latency_p95_s": 1.5}),
+        (3.0, {"reward__ocr__queue_depth": 9.0, "reward__people__open": 4.0}),
+    )
+    assert pools_of(table) == [
+        ["rollout", "2", "-", "30", "-", "-", "-"],
+        ["ocr", "3", "9", "-", "0.25 / 1.5", "-", "-"],
+    ]
 
 
 def test_a_table_as_a_file_is_exact_and_no_text_is_a_formula():

@@ -141,21 +141,22 @@ def _state(found: Statistics) -> None:
         tag("p", "No group of this run is at the label service: it has asked nobody.", "quiet")
     with tag("dl", classes="tiles"):
         tile("labels a minute", short(pace(found.minutes)), f"over {RECENT} minutes")
-        tile("labels", str(found.num_labels), _since("newest", found.newest_at, found.at))
+        tile("labels", str(found.num_labels), since("newest", found.newest_at, found.at))
         tile("people at work", str(found.num_active), "in the last 15 minutes")
         tile(
             "open groups",
             str(queue.groups["open"]),
-            _since("oldest", queue.oldest_open_at, found.at),
+            since("oldest", queue.oldest_open_at, found.at),
         )
         tile("answers wanted", str(queue.num_wanted), f"{queue.num_leases} groups are held")
         waiting = found.rewards.depth + found.rewards.in_flight
-        oldest = _since("oldest", found.rewards.oldest_created_at, found.at)
+        oldest = since("oldest", found.rewards.oldest_created_at, found.at)
         tile("rewards not taken", str(waiting), oldest)
         tile("dead letters", str(found.rewards.dead))
 
 
-def _since(what: str, then: datetime | None, now: datetime) -> str:
+def since(what: str, then: datetime | None, now: datetime) -> str:
+    """How long ago, where that is known."""
     return "" if then is None else f"{what} {ago((now - then).total_seconds())}"
 
 

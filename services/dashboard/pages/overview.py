@@ -17,8 +17,9 @@ from services.dashboard.numbers import (
     reward_band,
     reward_names,
     short,
+    waiting_for_rewards,
 )
-from services.dashboard.pages.labels import pace
+from services.dashboard.pages.labels import pace, since
 from services.dashboard.panels import Board, Stamp
 from services.dashboard.pictures import on_disk, thumbnail
 from services.run_store.news import waits_of
@@ -41,6 +42,8 @@ class Model:
     labels: list[tuple[str, str, str]]
     numbers: dict[str, float | None]
     eta_s: float | None
+    num_to_judge: float | None
+    """Images that wait for a reward; None where no reward told."""
     rewards: list[Curve]
     held_out: list[Curve]
     phases: dict[str, float]
@@ -67,6 +70,7 @@ def load(shell: Shell, run: OpenRun) -> Model:
         rewards = [reward_band(table, name) for name in reward_names(table.names)]
         held_out = [held_out_curve(table, name) for name in evaluation_names(table)]
         spent = newest_phases(table, WINDOW)
+        waiting = [table.latest(name) for name in waiting_for_rewards(table)]
         stamp = newest(table, run)
         recent = list(table.times[-WINDOW:])
     left = (facts.get("iterations") or 0) - (facts.get("iteration") or 0)
@@ -79,6 +83,7 @@ def load(shell: Shell, run: OpenRun) -> Model:
         labels,
         {name: point.value if point else None for name, point in points.items()},
         left * speed if speed is not None and facts["state"] == "running" else None,
+        sum(point.value or 0 for point in waiting if point) if waiting else None,
         rewards,
         held_out,
         spent,
@@ -100,7 +105,8 @@ def label_tiles(shell: Shell, run_id: str) -> list[tuple[str, str, str]]:
     queue = found.queue
     return [
         ("labels a minute", short(pace(found.minutes)), f"{found.num_labels} so far"),
-        ("open groups", str(queue.groups["open"]), f"{queue.num_wanted} answers wanted"),
+        ("open groups", str(queue.groups["open"]), since("oldest", queue.oldest_open_at, found.at)),
+        ("answers wanted", str(queue.num_wanted), f"{queue.num_leases} groups are held"),
     ]
 
 
@@ -113,7 +119,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
         board.chart(
             "Reward of the rollouts",
             lambda model: lines(model.rewards),
-            note="The band is one standard deviation over the images of an iteration.",
+            note="The band is from the 10th to the 90th percentile of an iteration's images.",
         )
         board.chart("Held-out score", lambda model: lines(model.held_out))
         board.panel("Who waits on whom", _waits, numbers=_seconds)
@@ -139,6 +145,7 @@ def _state(model: Model) -> None:
             value = model.numbers[name]
             text = percent(value) if name.endswith("zero_signal") else short(value)
             tile(title, text)
+        tile("images to judge", short(model.num_to_judge), "in the rewards' queues")
         for reader in READERS:
             half, most = (
                 short(model.numbers[f"replay/staleness_{reader}_{which}"])

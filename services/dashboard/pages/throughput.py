@@ -4,20 +4,25 @@ from dataclasses import dataclass
 
 from services.dashboard.charts import Curve, lines, stacks
 from services.dashboard.frame import Visit
-from services.dashboard.numbers import curves, newest, phases
+from services.dashboard.numbers import curve, curves, newest, phases, waiting_for_rewards
 from services.dashboard.panels import Board, Stamp
 from services.runs_api.library import OpenRun
 from services.runs_api.metric_table import Stack
 
-CHARTS = {
+READERS = ("generator", "surrogate")
+QUEUES = "Images that wait for a reward"
+STALENESS = {f"Staleness at the {who}'s draw": f"replay/staleness_{who}_" for who in READERS}
+"""Title to what its numbers begin with."""
+CHARTS: dict[str, tuple[str, ...]] = {
     "Seconds an iteration": ("seconds/iteration",),
     "Images a second": ("rollout/images_per_s",),
     "Rollout workers": ("rollout/workers",),
     "Groups in the buffer": ("replay/held", "replay/fresh", "replay/rewarded"),
-    "Staleness at the draw": (
-        *(f"replay/staleness_generator_{which}" for which in ("mean", "p95", "max")),
-        *(f"replay/staleness_surrogate_{which}" for which in ("mean", "p95", "max")),
-    ),
+    QUEUES: (),  # by reward
+    **{
+        title: tuple(start + which for which in ("mean", "p95", "max"))
+        for title, start in STALENESS.items()
+    },
     "Thrown away since the start": (
         "replay/dropped_unrewarded",
         "replay/dropped_unused",
@@ -38,7 +43,13 @@ class Model:
 def load(run: OpenRun) -> Model:
     """Everything as it is now."""
     with run.numbers() as table:
-        charts = {title: curves(table, names) for title, names in CHARTS.items()}
+        charts = {
+            title: curves(table, names, drop=STALENESS.get(title, ""))
+            for title, names in CHARTS.items()
+        }
+        charts[QUEUES] = [
+            curve(table, name, name.split("/")[1]) for name in waiting_for_rewards(table)
+        ]
         return Model(newest(table, run), phases(table), charts)
 
 

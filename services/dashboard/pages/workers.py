@@ -5,13 +5,22 @@ from dataclasses import dataclass, replace
 
 from services.dashboard.elements import chip, empty, table, tag
 from services.dashboard.frame import TONES, Visit, ago
-from services.dashboard.numbers import percent, size
+from services.dashboard.numbers import percent, short, size
 from services.dashboard.panels import Board, Stamp, clock
 from services.run_store.news import waits_of
 from services.runs_api.library import OpenRun
+from services.runs_api.metric_table import MetricTable
 from services.runs_api.workers import Worker, workers_of
 
 LOG_BYTES = 16 * 1024
+POOL_COLUMNS = {
+    "workers": ("workers",),
+    "images waiting": ("queue_depth",),
+    "images a second": ("images_per_s",),
+    "seconds a batch, median / 95%": ("latency_p50_s", "latency_p95_s"),
+    "failed": ("failed",),
+    "expired": ("expired",),
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,12 @@ class Model:
     workers: list[Worker]
     heard: list[str]
     """How long ago each of them last answered."""
+    resting: dict[str, str]
+    """Those that get nothing to do for now, and why."""
+    pools: list[list[str]]
+    """What rollout and each reward do, a row each."""
+    published_s: float | None
+    """How long it took to publish the newest weights."""
     waiting: list[str]
     log: list[str]
 
@@ -32,14 +47,37 @@ def load(run: OpenRun) -> Model:
     facts = run.facts()
     stamp = Stamp(facts.get("updated_at"), facts.get("iteration"), facts.get("policy_version"))
     workers, now = workers_of(facts), time.time()
+    with run.numbers() as table:
+        pools = pools_of(table)
+        published = table.latest("seconds/publish")
     return Model(
         stamp,
         str(facts.get("node", "-")),
         workers,
         [heard(worker, now) for worker in workers],
+        facts.get("resting", {}),
+        pools,
+        published and published.value,
         waits_of(facts),
         newest_log(run),
     )
+
+
+def pools_of(table: MetricTable) -> list[list[str]]:
+    """A row for rollout and for each reward that workers judge, as the newest line has them."""
+    pools = [name.removesuffix("/workers") for name in table.names if name.endswith("/workers")]
+    return [
+        [
+            pool.rpartition("/")[2],
+            *(_told(table, pool, *numbers) for numbers in POOL_COLUMNS.values()),
+        ]
+        for pool in sorted(pools, key=lambda pool: (pool != "rollout", pool))
+    ]
+
+
+def _told(table: MetricTable, pool: str, *numbers: str) -> str:
+    points = [table.latest(f"{pool}/{number}") for number in numbers]
+    return " / ".join(short(point.value) for point in points if point) or "-"
 
 
 def heard(worker: Worker, now: float) -> str:
@@ -83,9 +121,15 @@ async def draw(visit: Visit, run: OpenRun) -> None:
             "Workers",
             _workers,
             wide=True,
-            of=lambda model: (_drawn(model.workers), model.heard),
+            of=lambda model: (_drawn(model.workers), model.heard, model.resting),
         )
-        board.panel("Waits", _waits, of=lambda model: model.waiting)
+        board.panel(
+            "Rollout and rewards",
+            _pools,
+            wide=True,
+            of=lambda model: (model.pools, model.published_s),
+        )
+        board.panel("Waits", _waits, wide=True, of=lambda model: model.waiting)
         board.panel("Log, newest first", _log, wide=True, of=lambda model: model.log)
 
     await board.start(panels)
@@ -118,8 +162,21 @@ def _workers(model: Model) -> None:
     table(
         ("worker", "role", "state", "since", "processes", "restarts", "answered", "GPU"),
         rows,
-        f"Workers on {model.node}",
+        "Workers",
     )
+    for name, why in model.resting.items():
+        tag("p", f"{name} rests: {why}")
+    tag("p", f"The run itself is on {model.node}.", "quiet")
+
+
+def _pools(model: Model) -> None:
+    if not model.pools:
+        empty("Nothing told yet.")
+        return
+    table(("", *POOL_COLUMNS), model.pools, "What rollout and rewards do")
+    published = f"{short(model.published_s)} s to publish the newest weights. "
+    about = "As the run told last; failed and expired are images of one iteration."
+    tag("p", published * (model.published_s is not None) + about, "quiet")
 
 
 def _waits(model: Model) -> None:

@@ -53,6 +53,8 @@ def test_statistics_count_valid_rewards_only():
     facts = batch.statistics
     assert facts["reward/r/mean"] == pytest.approx(1.0)
     assert facts["reward/r/std"] == pytest.approx((2 / 3) ** 0.5)
+    assert facts["reward/r/p10"] == pytest.approx(0.2)  # of 0, 1, 2: between them, linearly
+    assert facts["reward/r/p90"] == pytest.approx(1.8)
     assert facts["reward/r/step_0"] == pytest.approx(1.0)
     assert facts["advantage/valid"] == pytest.approx(0.75)
     a = 1.5 * facts["advantage/abs_mean"]  # the valid advantages are a, -a and 0
