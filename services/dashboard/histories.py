@@ -1,7 +1,8 @@
 """What the events of a group say, in words: where it has been, what people said, what was learned
 from it."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.run_store.forms import GroupEvent
@@ -36,8 +37,8 @@ class People:
     question: str
     reason: str
     by_image: Sequence[tuple[float | None, ...]]
-    """Of each image of the whole group: votes n, likes among them, their weight rho, and the
-    posterior mean mu."""
+    """Of each image of the whole group: votes n, likes among them, their weight rho, the posterior
+    mean mu and its standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,28 @@ def people_of(events: Iterable[GroupEvent]) -> People:
         elif event.event == "labelled":
             known = [row[-1] if row else None for row in event.values]
             parts = [*event.parts, *({} for _ in known[len(event.parts) :])]
+            k = _prior_weight(parts)
             by_image = [
-                (*(part.get(name) for name in ("n", "likes", "rho")), mu)
+                (*(part.get(name) for name in ("n", "likes", "rho")), mu, _spread(mu, part, k))
                 for mu, part in zip(known, parts, strict=False)
             ]
             state = "labelled" if event.states.get("ready") else "expired"
             about = (event.revision, event.version, event.reason)
             found = People(state, *about, by_image if state == "labelled" else ())
     return found
+
+
+def _prior_weight(parts: Iterable[Mapping[str, float]]) -> float | None:
+    """k of rho = n / (n + k), the same in the whole group; None where nobody voted."""
+    votes = ((part.get("n", 0.0), part.get("rho", 0.0)) for part in parts)
+    return next((n / rho - n for n, rho in votes if rho > 0), None)
+
+
+def _spread(mu: float | None, part: Mapping[str, float], k: float | None) -> float | None:
+    """Of a Beta posterior: sd = sqrt(mu (1 - mu) / (n + k + 1))."""
+    if mu is None or k is None or not 0 <= mu <= 1:
+        return None
+    return math.sqrt(mu * (1 - mu) / (part.get("n", 0.0) + k + 1))
 
 
 def lesson_of(events: Iterable[GroupEvent]) -> Lesson | None:

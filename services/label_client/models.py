@@ -76,6 +76,7 @@ class RewardMessage(_Answer):
     receive_count: int
     policy_version: int
     coverage: float
+    label_seq: int | None = None
     state: Literal["ready", "expired"]
     images: list[RewardImage]
 

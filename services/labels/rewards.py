@@ -82,6 +82,7 @@ def _message(due: Due, now: datetime) -> dict[str, Any]:
         "reward_revision": row.reward_revision + 1,
         "policy_version": row.policy_version,
         "coverage": posterior.coverage,
+        "label_seq": max((vote.label["seq"] for vote in due.group.votes.values()), default=None),
         "state": "ready" if ready else "expired",
         "images": [
             _image(image, place, posterior if ready else None)

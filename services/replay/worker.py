@@ -14,6 +14,7 @@ from typing import Any
 
 from services.config import RunConfig
 from services.replay.history import Event, GroupHistory
+from services.replay.learned_labels import LearnedLabels
 from tdm_core.advantages import AdvantageNormaliser
 from tdm_core.batches import fresh_batch, rewarded_batch
 from tdm_core.replay_buffer import LateRewards, ReplayBuffer
@@ -47,6 +48,7 @@ class ReplayWorker:
         floors = [reward.human.std_floor if reward.human else 0.0 for reward in config.rewards]
         self.normaliser = AdvantageNormaliser(algorithm.advantages, config.reward_weights, floors)
         self.history = GroupHistory(config.is_stored, self.buffer.late.names, time.time)
+        self.labels = LearnedLabels(self.buffer.late.names)
         self.policy_version = 0
         self._drawn: defaultdict[str, float] = defaultdict(float)
         self._change = 0
@@ -73,6 +75,7 @@ class ReplayWorker:
                 self._versions[record.reward].add(record.version)
         self.buffer.attach_rewards(records)
         self.history.judged(records, self.buffer.made_by)
+        self.labels.heard(records)
         return self.counts()
 
     def attach_missing(
@@ -105,6 +108,7 @@ class ReplayWorker:
         self._note("surrogate", [rewarded.group.policy_version for rewarded in groups])
         if self.human:
             self._drawn["label_weight"] = sum(rewarded.weight for rewarded in groups) / len(groups)
+        self.labels.drawn(groups)
         batch = rewarded_batch(groups, self.normaliser, self.reward_names)
         advantages = self.normaliser.config
         self.history.drawn_by_surrogate(groups, batch, self.reward_names, advantages)
@@ -122,6 +126,7 @@ class ReplayWorker:
             self._end_waits()
         self.buffer.evict(self.policy_version)
         self.history.kept(self.buffer.has)
+        self.labels.kept(self.buffer.has)
         self._change += 1
         ready = self.buffer.num_ready(self.policy_version)
         several = {f"versions/{name}": len(v) for name, v in self._versions.items() if len(v) > 1}
@@ -174,6 +179,7 @@ class ReplayWorker:
             "buffer": state["facts"],
             "normaliser": self.normaliser.state(),
             "policy_version": self.policy_version,
+            "labels": self.labels.state(),
         }
         return {"tensors": {"replay": state["tensors"]}, "facts": facts}
 
@@ -184,6 +190,7 @@ class ReplayWorker:
         self.buffer.load_state_dict({"tensors": tensors, "facts": facts["buffer"]})
         self.normaliser.load_state(facts["normaliser"])
         self.policy_version = facts["policy_version"]
+        self.labels.load_state(facts["labels"])
         self.history.hold(self.buffer.held())
 
 

@@ -303,12 +303,17 @@ class HumanRewardWorker:
         found.count("latency_s", latency_s)
         found.count("staleness", staleness)
         found.records += [
-            self._verdict(group_id, image, message.reward_revision, latency_s)
+            self._verdict(group_id, image, message.reward_revision, latency_s, message.label_seq)
             for image in message.images
         ]
 
     def _verdict(
-        self, group_id: int, image: RewardImage, revision: int, latency_s: float
+        self,
+        group_id: int,
+        image: RewardImage,
+        revision: int,
+        latency_s: float,
+        label_seq: int | None = None,
     ) -> RewardRecord:
         """The posterior mean as a record; `failed` where there is none."""
         usable = image.mu is not None and math.isfinite(image.mu)
@@ -320,7 +325,7 @@ class HumanRewardWorker:
             state="ready" if usable else "failed",
             value=image.mu if usable else None,
             version=self._options.question,
-            parts=_parts(image),
+            parts=_parts(image, label_seq),
             reason="" if usable else f"mu is {image.mu}",
             latency_s=latency_s,
             revision=revision,
@@ -395,6 +400,7 @@ class HumanRewardWorker:
             logger.warning("%s: no labels meanwhile: %s", self._who, error)
 
 
-def _parts(image: RewardImage) -> dict[str, float]:
-    parts = {"n": image.n, "rho": image.rho}
-    return parts if image.likes is None else parts | {"likes": image.likes}
+def _parts(image: RewardImage, label_seq: int | None) -> dict[str, float]:
+    """What is known of the votes; `label_seq` is the newest label's of the group."""
+    parts = {"n": image.n, "rho": image.rho, "likes": image.likes, "label_seq": label_seq}
+    return {name: value for name, value in parts.items() if value is not None}

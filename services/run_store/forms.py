@@ -212,11 +212,30 @@ class _CheckpointFile(_Line):
     num_bytes: Count = Field(alias="bytes")
 
 
+class LearnedLabels(_Line):
+    """People's labels that the surrogate had learned from (`services.replay.learned_labels`)."""
+
+    answers: Count = Field(description="Of groups; one that was revised counts again")
+    votes: float = Field(description="Weight of the votes in them")
+    newest_label: Count | None = Field(
+        None, description="`seq` of the newest label in them; null where it was not told"
+    )
+
+
+class _ReplayFacts(_Line):
+    labels: LearnedLabels | None = None
+
+
+class _WorkerFacts(_Line):
+    replay: _ReplayFacts = _ReplayFacts()
+
+
 class _CheckpointFacts(_Line):
     iteration: Count
     policy_version: Count
     surrogate_version: Count
     config_hash: str
+    workers: _WorkerFacts = _WorkerFacts()
 
 
 class Manifest(_Line):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.manifest import MANIFEST, list_checkpoints, read_manifest
-from services.run_store.forms import Manifest
+from services.run_store.forms import LearnedLabels, Manifest
 from services.runs_api.metric_table import MetricTable
 
 SCORES = "evaluation/student/"
@@ -36,6 +36,8 @@ class Checkpoint:
     files: list[File]
     scores: dict[str, float]
     """Held-out scores of this very generator, where it was evaluated."""
+    labels: LearnedLabels | None
+    """None where it was not recorded."""
 
     @property
     def num_bytes(self) -> int:
@@ -64,6 +66,7 @@ def checkpoints_of(folder: Path, table: MetricTable | None = None) -> list[Check
                 facts.config_hash,
                 [File(name, file.sha256, file.num_bytes) for name, file in files],
                 {} if table is None else scores_of(table, facts.policy_version),
+                facts.workers.replay.labels,
             )
         )
     return found

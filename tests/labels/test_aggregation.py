@@ -95,8 +95,10 @@ def test_overlap_two_waits_for_two_answers_on_every_image(here: World) -> None:
     images = here.group("g", overlap=2)
     here.label("ann", images, "lddl")
     assert here.state("g").state == "open"
-    here.label("bob", images, "lldl")
+    said = here.label("bob", images, "lldl")
     assert here.state("g").state == "ready"
+    (message,) = here.messages("g")
+    assert message.payload["label_seq"] == max(each.label["seq"] for each in said if each.label)
 
 
 def test_an_amended_label_bumps_the_revision_and_withdraws_what_waits(here: World) -> None:

@@ -21,6 +21,7 @@ from services.run_store import commands
 from services.run_store.forms import is_group_event
 from services.run_store.images import ImageStore
 from services.run_store.tail import Tail
+from services.runs_api.checkpoints import checkpoints_of
 from services.runs_api.group_index import GroupIndex, GroupQuery
 from services.runs_api.human_agreement import HumanAgreement
 from services.runs_api.library import Library
@@ -103,6 +104,7 @@ def test_a_run_of_people_alone_learns_from_half_labelled_groups(
         running.until(lambda status: status.get("surrogate_version", 0) >= 3)
         lines = stop(running)
         messages = states(office, RewardMessage)
+        newest = office.database.read_now(lambda session: session.scalar(func.max(Label.seq)))
     drawn = [line for line in lines if "reward/human/mean" in line]
     assert all(0 < line["reward/human/mean"] < 1 for line in drawn)
     assert all(line["advantage/valid"] == 1 for line in drawn)  # unlabelled images have a mean
@@ -112,6 +114,12 @@ def test_a_run_of_people_alone_learns_from_half_labelled_groups(
     assert messages["dead"] == 0
     # What the last line has not told may have been heard: no message is acknowledged unheard.
     assert messages["acked"] <= total(lines, "reward/human/ready") + 8
+    (checkpoint,) = checkpoints_of(running.folder.checkpoints)
+    learned = checkpoint.labels
+    assert learned is not None
+    assert learned.answers >= 6  # two groups an update
+    assert learned.votes == 2 * learned.answers
+    assert 0 < learned.newest_label <= newest
     found = agreement_of(running)
     assert found.num_groups >= 6
     assert found.num_votes == 2 * found.num_groups  # half of four images

@@ -364,6 +364,7 @@ def test_checkpoints_tell_their_files_digests(get, finished):
         content = (finished.checkpoints / checkpoint["name"] / file["name"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == file["sha256"]
     assert checkpoint["bytes"] == sum(file["bytes"] for file in checkpoint["files"])
+    assert checkpoint["labels"] == {"answers": 0, "votes": 0, "newest_label": None}
 
 
 def test_a_histogram_counts_what_is_stored(get, finished):

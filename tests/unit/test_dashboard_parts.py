@@ -426,13 +426,19 @@ def test_people_are_asked_then_heard_and_their_newest_word_counts():
     asked = [happened("asked", 1.0, reward="human")]
     assert people_of([]).state == "not asked"
     assert people_of(asked).state == "asked"
-    parts = [{"n": 2.0, "rho": 1.5, "likes": 2.0}, {"n": 0.0, "rho": 0.0, "likes": 0.0}]
+    parts = [{"n": 2.0, "rho": 0.5, "likes": 2.0}, {"n": 0.0, "rho": 0.0, "likes": 0.0}]
     first = happened(
         "labelled", 2.0, states={"ready": 2}, values=[[0.75], [0.5]], parts=parts, revision=1
     )
     heard = people_of([*asked, first, first.model_copy(update={"revision": 2, "version": "like"})])
     assert (heard.state, heard.revision, heard.question) == ("labelled", 2, "like")
-    assert heard.by_image == [(2.0, 2.0, 1.5, 0.75), (0.0, 0.0, 0.0, 0.5)]
+    spreads = (0.75 * 0.25 / 5) ** 0.5, (0.5 * 0.5 / 3) ** 0.5  # k is 2
+    assert heard.by_image == [
+        (2.0, 2.0, 0.5, 0.75, pytest.approx(spreads[0])),
+        (0.0, 0.0, 0.0, 0.5, pytest.approx(spreads[1])),
+    ]
+    silent = first.model_copy(update={"parts": [{"n": 0.0, "rho": 0.0}] * 2})
+    assert [each[-1] for each in people_of([silent]).by_image] == [None, None]  # k is unknown
     late = happened("labelled", 3.0, states={"expired": 2}, reason="no answer", values=[[None]] * 2)
     assert (people_of([*asked, late]).state, people_of([late]).by_image) == ("expired", ())
 

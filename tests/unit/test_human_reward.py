@@ -94,11 +94,13 @@ def test_a_ready_message_is_a_posterior_mean_an_image():
     asked = worker(service, clock)
     send(asked, group(0))
     message = service.say(0, *MU)
+    message["label_seq"] = 12
     del message["images"][1]["likes"]  # as services of old say it
     clock.now = 30.0
     records, numbers, receipts = asked.collect(3)
     assert told(records) == [(0, 0, "ready", 0.25), (0, 1, "ready", 0.75)]
-    assert records[0].parts == {"n": 1.0, "rho": pytest.approx(1 / 3), "likes": 0.5}
+    parts = {"n": 1.0, "rho": pytest.approx(1 / 3), "likes": 0.5, "label_seq": 12}
+    assert records[0].parts == parts
     assert "likes" not in records[1].parts
     assert (records[0].revision, records[0].latency_s, records[0].slot) == (1, 30.0, 0)
     assert numbers == {

@@ -342,3 +342,33 @@ def test_what_people_said_and_who_waits_goes_out_and_in(groups) -> None:
     second.load_state_dict(first.state_dict())
     assert second.pending() == first.pending() == [1, 2]
     assert second.counts()["rewarded"] == 1
+
+
+def test_a_state_tells_which_labels_the_surrogate_has_learned_from(groups) -> None:
+    worker = with_people(Clock())
+    worker.add(groups[:4])
+    worker.attach_rewards([record for group in groups[:4] for record in records(group)])
+
+    def say(group: RolloutGroup, newest: int) -> None:
+        parts = {"n": 2.0, "rho": 0.5, "label_seq": float(newest)}
+        worker.attach_rewards([replace(r, parts=parts) for r in labels(group, 0.1, 0.2, 0.9)])
+
+    def learned(of: ReplayWorker) -> dict[str, Any]:
+        return of.state_dict()["facts"]["labels"]
+
+    say(groups[0], 40)
+    say(groups[1], 31)
+    heard = learned(worker)
+    assert (heard["answers"], heard["votes"], heard["newest_label"]) == (0, 0, None)
+    restored = with_people(Clock())
+    restored.load_state_dict(worker.state_dict())
+    drawn = {"answers": 2, "votes": 12, "newest_label": 40, "waiting": []}
+    for each in (worker, restored):
+        assert [each.draw_rewarded(0) is None for _ in range(3)] == [False, False, True]
+        assert learned(each) == drawn
+    say(groups[2], 99)
+    assert learned(worker)["waiting"] == [[groups[2].group_id, 6, 99]]
+    worker.counts()
+    assert learned(worker)["waiting"]  # the buffer has it
+    worker.labels.kept(lambda group_id: False)
+    assert learned(worker) == drawn

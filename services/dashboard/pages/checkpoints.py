@@ -12,6 +12,7 @@ from services.dashboard.numbers import short, size
 from services.dashboard.pages.checkpoint_jobs import buttons, jobs_panel
 from services.dashboard.panels import Board, Stamp, clock
 from services.dashboard.pictures import address
+from services.run_store.forms import LearnedLabels
 from services.run_store.promoted import Promotion, promote, promoted
 from services.runs_api.checkpoints import Checkpoint, checkpoints_of
 from services.runs_api.evaluations import Sheet
@@ -117,14 +118,15 @@ def _list(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
             f"v{checkpoint.policy_version}",
             clock(checkpoint.written_at),
             size(checkpoint.num_bytes),
+            _labels(checkpoint.labels),
             lambda name=checkpoint.name: _promotion(visit, run, model, name),
             lambda name=checkpoint.name: buttons(visit, run, name, dialogs),
             *(short(checkpoint.scores.get(name)) for name in names),
         ]
         for checkpoint in model.checkpoints
     ]
-    head = ("checkpoint", "iteration", "policy", "written", "size", "promoted", "use", *names)
-    table(head, rows, "Checkpoints")
+    about = ("checkpoint", "iteration", "policy", "written", "size", "labels", "promoted", "use")
+    table((*about, *names), rows, "Checkpoints")
     for checkpoint in model.checkpoints:
         with tag("details"):
             tag("summary", f"Files and commands of {checkpoint.name}")
@@ -137,6 +139,13 @@ def _list(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
             tag("pre", commands, "log", tabindex="0")
             files = [[f.name, size(f.num_bytes), f.sha256] for f in checkpoint.files]
             table(("file", "size", "SHA-256"), files, f"Files of {checkpoint.name}")
+
+
+def _labels(learned: LearnedLabels | None) -> str:
+    if learned is None:
+        return "not recorded"
+    newest = f", up to label {learned.newest_label}" if learned.newest_label else ""
+    return f"{learned.votes:g} of {learned.answers} groups{newest}" if learned.answers else "none"
 
 
 def _pair(run: OpenRun, model: Model, before: str, after: str) -> None:

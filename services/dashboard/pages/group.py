@@ -144,7 +144,8 @@ def _verdicts(group: Group, model: Model) -> None:
 
 
 def _parts(said: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in said.get("parts", {}).items())
+    parts = {name: value for name, value in said.get("parts", {}).items() if name != "label_seq"}
+    return ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
 
 
 def _timeline(group: Group, model: Model) -> None:
@@ -163,7 +164,12 @@ def _timeline(group: Group, model: Model) -> None:
         for station in timeline(model.history, group.policy_version)
     ]
     table(("time", "after", "what", "policy", "behind", "more"), rows, "What became of it")
-    tag("p", "Behind: by how many versions the group was older than the policy then.", "quiet")
+    tag(
+        "p",
+        "Policy: the trainer's version then, one an iteration. Behind: by how many versions the "
+        "group was older.",
+        "quiet",
+    )
 
 
 def _lesson(group: Group, model: Model) -> None:
@@ -217,9 +223,8 @@ def _people(group: Group, model: Model) -> None:
             [str(sample), *(short(value) for value in of_image)]
             for sample, of_image in enumerate(people.by_image)
         ]
-        table(
-            ("sample", "labels n", "likes", "weight rho", "posterior mu"), rows, "What people say"
-        )
+        head = ("sample", "labels n", "likes", "weight rho", "posterior mu", "sd")
+        table(head, rows, "What people say")
 
 
 def _over_time(run: OpenRun, group: Group, model: Model) -> None:

@@ -49,6 +49,11 @@ class RewardMessageView(BaseModel):
     receive_count: int
     policy_version: int
     coverage: float
+    label_seq: int | None = Field(
+        None,
+        description="`seq` of the group's newest label; null without any, and in messages of older "
+        "services",
+    )
     state: Literal["ready", "expired"]
     images: list[RewardImageView]
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.run_store.forms import LearnedLabels
 from services.run_store.news import waits_of
 from services.run_store.promoted import Promotion
 from services.run_store.run_folder import RunFolder
@@ -150,6 +151,10 @@ class CheckpointView(BaseModel):
     bytes: int
     files: list[FileView]
     scores: dict[str, float] = Field(description="Held-out scores of this very generator, if any")
+    labels: LearnedLabels | None = Field(
+        description="People's labels that the surrogate had learned from; null in checkpoints from "
+        "before it was recorded"
+    )
     promoted_at: datetime | None = Field(description="null unless it is the run's promoted one")
     promoted_by: str | None = Field(description="Who promoted it; empty for the command line")
 
@@ -172,6 +177,7 @@ class CheckpointView(BaseModel):
             bytes=checkpoint.num_bytes,
             files=files,
             scores=checkpoint.scores,
+            labels=checkpoint.labels,
             promoted_at=None if mine is None else moment(mine.at),
             promoted_by=None if mine is None else mine.by,
         )
