@@ -43,7 +43,8 @@ def main(runs: Path, run: str, out: Path, labels: Path | None = None, *pages: st
     """Every picture into `out`, or those of `pages`."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         data = labels or Path(folder)
-        make_keys(data)
+        if labels is None:
+            make_keys(data)
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         with serving(runs, data) as dashboard:
             context = browser.new_context(**DESK)

@@ -20,6 +20,8 @@ from services.labels.audit import AuditFilter
 from services.runs_api.library import OpenRun
 
 PER_PAGE = 100
+SHORT = 20
+"""Characters of what stays on one line: an action, a checkpoint; a key's id does not."""
 FIELDS = ("actor", "action", "object", "since")
 TITLE = "Who did what"
 
@@ -112,7 +114,11 @@ def _list(address: Callable[..., str], source: str, model: Model) -> None:
         empty("Nothing of the kind is in the logs.")
     else:
         head = ("when", "who", "did what", "to what", "of", "outcome", "more")
-        table(head, [_cells(address, each) for each in trail.entries], f"{TITLE}, newest first")
+        table(
+            head,
+            [_cells(address, source, each) for each in trail.entries],
+            f"{TITLE}, newest first",
+        )
     with tag("div", classes="pager"):
         link("Newest", address())
         if trail.cursor:
@@ -122,21 +128,27 @@ def _list(address: Callable[..., str], source: str, model: Model) -> None:
             button("CSV", save_it, "link", aria_label="These entries as a CSV file")
 
 
-def _cells(address: Callable[..., str], found: Entry) -> list[Any]:
+def _cells(address: Callable[..., str], source: str, found: Entry) -> list[Any]:
     def linked(name: str, value: str, more: str | None) -> Callable[[], None]:
         def show() -> None:
-            link(value, address(**{name: value}), "whole" if name == "action" else "")
+            link(value, address(**{name: value}), "whole" if len(value) <= SHORT else "")
             if more is not None:
                 tag("div", more, "quiet")
 
         return show
 
+    def where() -> None:
+        if found.log == RUNS and found.where != source:
+            link(found.where, f"/runs/{found.where}")
+        else:
+            tag("span", "this run" if found.log == RUNS else found.where)
+
     return [
-        clock(found.at.timestamp()),
+        partial(tag, "span", clock(found.at.timestamp()), "whole"),
         linked("actor", found.actor, found.actor_name),
         linked("action", found.action, None),
         linked("object", found.object, found.object_name),
-        partial(link, found.where, f"/runs/{found.where}") if found.log == RUNS else found.where,
+        where,
         lambda: chip(found.outcome, TONES.get(found.outcome, "calm")),
         found.detail or "-",
     ]
