@@ -1,11 +1,22 @@
 """Dialogs: what cannot be taken back is typed out, and what is shown once is gone when closed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from nicegui import ui
 
 from services.dashboard.elements import button, copy_button, tag
 from services.dashboard.plain_text import plain
+
+FADED_S = 1.0
+
+
+async def answered(dialog: ui.dialog) -> Any:
+    """What a dialog is answered; None where it is closed. It goes once it has faded out and given
+    the focus back to where it was opened."""
+    answer = await dialog
+    ui.timer(FADED_S, dialog.delete, once=True)
+    return answer
 
 
 async def typed_out(
@@ -24,16 +35,16 @@ async def typed_out(
             typed.props("autofocus")
 
         def go_on() -> None:
-            given = "" if value is None else (value.value or "").strip()
-            dialog.submit(given if typed.value == word else None)
+            if (typed.value or "").strip() != word:
+                ui.notify(f"Nothing is done yet: type {word}.", type="warning")
+                return
+            dialog.submit("" if value is None else (value.value or "").strip())
 
         with tag("div", classes="actions"):
             button("Cancel", lambda: dialog.submit(None), "plain")
             button("Go on", go_on)
         typed.on("keydown.enter", go_on)
-    answer = await dialog
-    dialog.delete()
-    return answer
+    return await answered(dialog)
 
 
 def show_once(title: str, secret: str, name: str, notes: Sequence[str]) -> None:

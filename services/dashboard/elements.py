@@ -9,6 +9,7 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from services.dashboard.plain_text import plain
 
+DOUBLE_CLICK_S = 0.3
 SPOKEN = ("alt", "title", "aria_label")
 """Attributes that people are shown or told."""
 
@@ -33,7 +34,8 @@ def link(text: str, address: str, classes: str = "", **attributes: Any) -> Any:
 def button(text: str, pressed: Callable[[], Any], classes: str = "", **attributes: Any) -> Any:
     """A button of our own looks."""
     made = tag("button", text, classes, type="button", **attributes)
-    made.on("click", pressed)
+    # The second half of a double click is not meant.
+    made.on("click", pressed, throttle=DOUBLE_CLICK_S, trailing_events=False)
     return made
 
 

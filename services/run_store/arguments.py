@@ -4,6 +4,7 @@
 anew, and that no worker, batch or stored state is built from.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from pydantic import ValidationError
 
 from services.config import RunConfig
 from services.config_keys import readable
+
+POOL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,199}")
+"""`rollout`, or a reward's name (`RewardConfig.name`)."""
 
 
 class RefusedError(ValueError):
@@ -103,7 +107,8 @@ def _checked_size(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(workers, float | str) and str(workers).removesuffix(".0").isdecimal():
         workers = int(float(workers))
     is_size = workers == "auto" or (type(workers) is int and 1 <= workers <= 1000)
-    if len(arguments) != 2 or not isinstance(pool, str) or not is_size:
+    is_pool = isinstance(pool, str) and POOL.fullmatch(pool)
+    if len(arguments) != 2 or not is_pool or not is_size:
         raise RefusedError(
             "scale takes pool (rollout, or a reward's name) and workers (1 to 1000, or auto); got "
             f"{dict(arguments)!r}"

@@ -59,6 +59,8 @@ def test_what_cannot_be_set_is_refused_with_what_is_allowed(tmp_path, arguments,
         {"pool": "ocr", "workers": True},
         {"pool": "ocr", "workers": "many"},
         {"pool": 3, "workers": 2},
+        {"pool": "o\ud800cr", "workers": 2},
+        {"pool": "ocr\n", "workers": 2},
         {"pool": "ocr", "workers": 2, "when": "now"},
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 from nicegui import ui
 from pydantic import ValidationError
 
+from services.dashboard.dialogs import answered
 from services.dashboard.elements import chip, copy_button, empty, table, tag
 from services.dashboard.frame import TONES, Visit
 from services.dashboard.panels import clock
@@ -58,9 +59,7 @@ async def _prompted(name: str) -> SampleIn | None:
             ui.button("Cancel", on_click=lambda: dialog.submit(False)).props("flat no-caps")
             ui.button("Draw", on_click=lambda: dialog.submit(True)).props("no-caps")
         prompt.on("keydown.enter", lambda: dialog.submit(True))
-    is_wanted = await dialog
-    dialog.delete()
-    if not is_wanted:
+    if not await answered(dialog):
         return None
     try:
         asked = {"prompt": prompt.value or "", "num_images": number.value}

@@ -15,6 +15,7 @@ from nicegui import ui
 
 from services.dashboard.charts import Chart, columns
 from services.dashboard.data_tables import Cell, Table
+from services.dashboard.dialogs import answered
 from services.dashboard.elements import bars, button, chip, empty, link, table, tag, tile
 from services.dashboard.frame import Shell, Visit, ago, outline
 from services.dashboard.numbers import duration, percent, short
@@ -360,9 +361,7 @@ async def _agreed(lease: Lease) -> bool:
         with tag("div", classes="actions"):
             button("Cancel", lambda: dialog.submit(False), "plain", autofocus=True)
             button("Take back", lambda: dialog.submit(True))
-    answer = await dialog
-    dialog.delete()
-    return bool(answer)
+    return bool(await answered(dialog))
 
 
 async def _revoke(visit: Visit, lease: Lease) -> None:
