@@ -265,6 +265,7 @@ def test_a_silent_run_looks_dead_and_not_flat(open_page, another):
     assert breaks(page, chart) == 0
     for number, line in enumerate(lines):  # it was silent once, for an hour, after its third
         line["time"] = 1.0e9 + number + 3600 * (number >= 3)
+    lines[1]["generator/step_lost"] = 1.0
     folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     status = folder.path / "status.json"
     last = {"state": "running", "updated_at": lines[-1]["time"]}
@@ -277,10 +278,15 @@ def test_a_silent_run_looks_dead_and_not_flat(open_page, another):
     )
     expect(page.locator(".state")).to_contain_text(re.compile(r"silent.*news \d+ d ago"))
     expect(page.locator("section[aria-label='State']")).not_to_contain_text("time left")
+    expect(page.locator("section[aria-label='State']")).to_contain_text(
+        re.compile(r"images to judge\s*0")
+    )
     page = shown(open_page(f"/runs/{folder.id}/workers"), "Workers")
     assert set(page.locator("td .chip").all_inner_texts()) == {"unknown"}
     page = shown(open_page(f"/runs/{folder.id}/alerts"), "Alerts")
     expect(page.locator("section[aria-label='Now']")).to_contain_text("The run is silent")
+    over = page.locator("section[aria-label='Over'] tr", has_text="A step was not finite")
+    expect(over).to_contain_text(f"{lines[1]['step']} to {lines[2]['step']}")
 
 
 def test_what_cannot_be_read_is_said_and_old_panels_do_not_look_new(open_page, another):

@@ -51,13 +51,22 @@ def _list(model: Model, lasting: bool) -> None:
             alert.detail,
             alert.remedy,
             clock(alert.raised_at),
-            "-" if alert.raised_step is None else str(alert.raised_step),
-            "-" if alert.cleared_step is None else str(alert.cleared_step),
+            "-" if alert.cleared_at is None else clock(alert.cleared_at),
+            _iterations(alert),
         ]
         for alert in found
     ]
-    head = ("severity", "what", "detail", "what helps", "since", "iteration", "until")
+    head = ("severity", "what", "detail", "what helps", "since", "until", "iterations")
     table(head, rows, "Alerts that last" if lasting else "Alerts that are over")
+
+
+def _iterations(alert: Alert) -> str:
+    """In which it was so, as far as that is known."""
+    if alert.raised_step is None:
+        return "-"
+    if alert.cleared_step is None:
+        return f"from {alert.raised_step}"
+    return f"{alert.raised_step} to {alert.cleared_step}"
 
 
 def _rules() -> None:
