@@ -87,7 +87,15 @@ def test_requests_look_nothing_up_by_reading_a_whole_table(
         got = api("service", "POST", "/reward-queue:receive", body).json()["messages"]
         receipts = {"receipts": [message["receipt"] for message in got] or ["none"]}
         assert api("service", "POST", "/reward-queue:ack", receipts).status_code == 200
-    for path in ("/labels", "/groups", "/groups?run_id=run", "/diagnosis", "/diagnosis?run_id=run"):
+    for path in (
+        "/labels",
+        "/groups",
+        "/groups?run_id=run",
+        "/diagnosis",
+        "/diagnosis?run_id=run",
+        "/audit",
+        "/audit?run_id=run",
+    ):
         assert api("admin", "GET", path).status_code == 200
     found = scans(asked, database_url.removeprefix("sqlite:///"))
     assert not found, "\n".join(found)
