@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.labels.schemas.groups import GroupLease
 from services.run_store.forms import GroupEvent
 
 Steps = Sequence[float | None]
@@ -21,9 +22,9 @@ class Station:
     """Seconds since the group was generated."""
     text: str
     detail: str
-    policy_version: int
-    """The trainer's then."""
-    staleness: int
+    policy_version: int | None = None
+    """The trainer's then; None where it was not told."""
+    staleness: int | None = None
     """By how many versions the group was behind it."""
 
 
@@ -59,10 +60,17 @@ class Lesson:
         return {name: _shortened(rows) for name, rows in self.event.rewards.items()}
 
 
-def timeline(events: Sequence[GroupEvent], made_by: int) -> list[Station]:
-    """Every event in words, oldest first; the group is by policy version `made_by`."""
+def timeline(
+    events: Sequence[GroupEvent], made_by: int, leases: Sequence[GroupLease] = ()
+) -> list[Station]:
+    """Every event and lease in words, oldest first; the group is by policy version `made_by`."""
     start = events[0].time if events else 0.0
-    return [
+    held = [
+        Station(granted, granted - start, "taken by a person", _until(lease))
+        for lease in leases
+        for granted in [lease.granted_at.timestamp()]
+    ]
+    happened = [
         Station(
             event.time,
             event.time - start,
@@ -72,6 +80,13 @@ def timeline(events: Sequence[GroupEvent], made_by: int) -> list[Station]:
         )
         for event in events
     ]
+    return sorted([*happened, *held], key=lambda station: station.time)
+
+
+def _until(lease: GroupLease) -> str:
+    if lease.finished_at is None:
+        return "and held now"
+    return f"{lease.state} after {(lease.finished_at - lease.granted_at).total_seconds():.1f} s"
 
 
 def people_of(events: Iterable[GroupEvent]) -> People:

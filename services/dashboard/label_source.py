@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from services.label_client.client import LabelClient
 from services.label_client.errors import LabelServiceError, LabelServiceUnreachableError
 from services.labels import leases
+from services.labels.schemas.groups import GroupLease, GroupView
 from services.labels.schemas.statistics import StatisticsView
 from services.labels.statistics import Statistics, is_used, statistics
 from services.labels.store.database import Database
@@ -33,6 +35,7 @@ FRESH_S = 2.0
 REST_S = 15.0
 """How long a service that failed is left alone: who waits for it holds a thread."""
 Found = TypeVar("Found")
+View = TypeVar("View", bound=BaseModel)
 
 
 class LabelSource(Protocol):
@@ -40,6 +43,10 @@ class LabelSource(Protocol):
 
     def look(self, run_id: str | None, with_names: bool) -> Statistics | None:
         """Of one run or of all; `with_names` for an admin."""
+        ...
+
+    def leases(self, group_id: str) -> list[GroupLease]:
+        """That people had a group, oldest first; none where it does not know the group."""
         ...
 
     def revoke(self, assignment_id: str, by: Principal) -> str:
@@ -63,6 +70,15 @@ class LabelDatabase:
                 )
             )
 
+    def leases(self, group_id: str) -> list[GroupLease]:
+        """They are told after the service has let go of the group's images, too."""
+        with said():
+            return self._database.read_now(
+                lambda session: [
+                    *map(GroupLease.model_validate, leases.of_groups(session, [group_id]))
+                ]
+            )
+
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """The service hears of it when it looks for work the next time, within 2 s."""
         now = self._clock()
@@ -82,14 +98,30 @@ class LabelService:
         """Names are told only where the key is an admin's."""
         with said(self._url):
             answer = self._client.request("GET", "/statistics", params={"run_id": run_id})
+        found = self._read(StatisticsView, answer.content).root
+        return found if with_names else replace(found, for_admins=None)
+
+    def leases(self, group_id: str) -> list[GroupLease]:
+        """A group is no part of the address unless its name may be one."""
+        with said(self._url):
+            try:
+                answer = self._client.request(
+                    "GET", f"/groups/{quote(group_id, safe='')}", params={"include": "leases"}
+                )
+            except LabelServiceError as error:
+                if error.status == 404:
+                    return []
+                raise
+        return self._read(GroupView, answer.content).leases or []
+
+    def _read(self, form: type[View], content: bytes) -> View:
         try:
-            found = StatisticsView.model_validate_json(answer.content).root
+            return form.model_validate_json(content)
         except ValidationError as error:
             raise ValueError(
                 f"{self._url} answers in a form that this dashboard does not know; run the same "
                 "version of both"
             ) from error
-        return found if with_names else replace(found, for_admins=None)
 
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """There it is the dashboard's key that did it."""
@@ -167,6 +199,10 @@ class SharedSource:
         """What was found a moment ago, or is now."""
         ask = partial(self._source.look, run_id, with_names)
         return self._answers.get((run_id, with_names), ask)
+
+    def leases(self, group_id: str) -> list[GroupLease]:
+        """What was found a moment ago, or is now."""
+        return self._answers.get(group_id, partial(self._source.leases, group_id))
 
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """Whoever looks next sees what has become of it."""

@@ -163,6 +163,12 @@ def release(
         _count_skip(session, assignment.group_id, now, settings)
 
 
+def of_groups(session: Session, group_ids: Collection[str]) -> list[Assignment]:
+    """Every lease that people had of these groups, the first granted first."""
+    query = select(Assignment).where(Assignment.group_id.in_(group_ids))
+    return list(session.scalars(query.order_by(Assignment.granted_at, Assignment.id)))
+
+
 def revoke(session: Session, assignment_id: str, now: datetime, by: Principal | str) -> Assignment:
     """Take a live lease back, whoever holds it; the group goes to others, and never again to them.
     What they send all the same is late work. A lease that is over otherwise stays as it is."""

@@ -13,6 +13,7 @@ from services.dashboard.label_source import (
     SharedSource,
 )
 from services.label_client.client import LabelClient
+from services.labels.schemas.groups import GroupLease
 from services.labels.statistics import Statistics, statistics
 from services.labels.store.tables import AuditEntry
 from services.web.auth import Principal
@@ -102,6 +103,28 @@ def test_a_lease_is_taken_back_here_and_there(database, keys, clock, live_server
         service(live_server, keys["viewer"]).revoke(second, admin)
 
 
+def test_who_had_a_group_is_told_without_names_here_and_there(
+    database, keys, clock, live_server
+) -> None:
+    def fill(session) -> str:
+        here = World(session)
+        here.group("g")
+        here.claim("ann")
+        here.wait(400)  # her lease runs out
+        held = here.claim("bob")
+        here.submit(held, "lldd")
+        return held.id
+
+    database.write_now(fill)
+    direct = LabelDatabase(database, clock)
+    for source in (direct, service(live_server, keys["viewer"])):
+        first, second = source.leases("g")
+        assert (first.state, second.state) == ("expired", "submitted")
+        assert first.granted_at < second.granted_at <= second.finished_at
+        assert source.leases("nothing") == source.leases("../labels") == []
+        assert "ann" not in first.model_dump_json()
+
+
 class Counting:
     """A source that counts how often it is asked, and fails when told to."""
 
@@ -116,6 +139,10 @@ class Counting:
             raise ValueError("away")
         with world() as here:
             return statistics(here.session, here.now, run_id, with_names)
+
+    def leases(self, group_id: str) -> list[GroupLease]:
+        """Nobody asks."""
+        raise NotImplementedError
 
     def revoke(self, assignment_id: str, by: Principal) -> str:
         """Fails when told to."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from services.labels.schemas.groups import GroupLease
 from services.runs_api.job_runner import JobRunner
 from services.web.auth import Credentials, Principal
 
@@ -38,6 +39,10 @@ class NoLabels:
 
     def look(self, run_id: str | None, with_names: bool) -> None:
         """Nobody is asked anything."""
+
+    def leases(self, group_id: str) -> list[GroupLease]:
+        """Nobody had it."""
+        return []
 
 
 class NoAdmin:

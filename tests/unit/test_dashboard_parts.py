@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 import pytest
@@ -21,6 +22,7 @@ from services.dashboard.pages.workers import gpu, heard, pools_of
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.pictures import verdicts
 from services.dashboard.sessions import INVITE_LIFETIME, Sessions
+from services.labels.schemas.groups import GroupLease
 from services.run_store.forms import GroupEvent
 from services.runs_api.group_index import Image
 from services.runs_api.held_out import Evaluation, HeldOutImage
@@ -420,6 +422,23 @@ def test_a_timeline_says_when_by_which_version_and_how_far_behind():
         "1 failed, 3 ready",
         "rewards' revision 2, weight 0.5",
     ]
+
+
+def test_a_timeline_has_who_took_the_group_between_asked_and_labelled():
+    noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    ended = noon + timedelta(seconds=8)
+    leases = [
+        GroupLease(state="submitted", granted_at=noon, finished_at=ended),
+        GroupLease(state="live", granted_at=ended, finished_at=None),
+    ]
+    start = noon.timestamp()
+    events = [happened("asked", start - 2, reward="human"), happened("labelled", start + 9)]
+    said = timeline(events, made_by=0, leases=leases)
+    assert [(each.after_s, each.text, each.detail) for each in said[1:3]] == [
+        (2.0, "taken by a person", "submitted after 8.0 s"),
+        (10.0, "taken by a person", "and held now"),
+    ]
+    assert [each.policy_version for each in said] == [0, None, None, 0]
 
 
 def test_people_are_asked_then_heard_and_their_newest_word_counts():

@@ -8,6 +8,7 @@ from typing import Any
 from services.dashboard.elements import chip, empty, link, table, tag, tile
 from services.dashboard.frame import Visit
 from services.dashboard.histories import Steps, lesson_of, people_of, timeline
+from services.dashboard.label_source import LabelSource
 from services.dashboard.numbers import short, signed
 from services.dashboard.panels import Board, Stamp, clock
 from services.dashboard.pictures import (
@@ -19,6 +20,7 @@ from services.dashboard.pictures import (
     thumbnail,
     verdicts,
 )
+from services.labels.schemas.groups import GroupLease
 from services.run_store.forms import GroupEvent
 from services.runs_api.group_index import Group, GroupQuery, Image
 from services.runs_api.library import OpenRun
@@ -35,11 +37,12 @@ class Model:
     stamp: Stamp
     group: Group | None
     history: list[GroupEvent]
+    leases: list[GroupLease]
     same_prompt: list[Group]
     there: frozenset[str]
 
 
-def load(run: OpenRun, group_id: int) -> Model:
+def load(run: OpenRun, labels: LabelSource, group_id: int) -> Model:
     """The group, and others of its prompt."""
     with run.images() as index:
         group = index.group(group_id)
@@ -49,10 +52,18 @@ def load(run: OpenRun, group_id: int) -> Model:
             query = GroupQuery("oldest", prompt_id=group.prompt_id)
             same = index.page(query, SAME_PROMPT)[0]
     if group is None:
-        return Model(Stamp(None), None, history, [], frozenset())
+        return Model(Stamp(None), None, history, [], [], frozenset())
     time = history[-1].time if history else _stored_at(run, group)
     stamp = Stamp(time, group.step, group.policy_version)
-    return Model(stamp, group, history, same, on_disk(run, [*same, group]))
+    leases = _leases(run, labels, group_id) if people_of(history).state != "not asked" else []
+    return Model(stamp, group, history, leases, same, on_disk(run, [*same, group]))
+
+
+def _leases(run: OpenRun, labels: LabelSource, group_id: int) -> list[GroupLease]:
+    try:
+        return labels.leases(f"{run.id}-{group_id}")
+    except ValueError:  # the Labels page says why
+        return []
 
 
 def _stored_at(run: OpenRun, group: Group) -> float | None:
@@ -63,7 +74,8 @@ def _stored_at(run: OpenRun, group: Group) -> float | None:
 
 async def draw(group_id: int, visit: Visit, run: OpenRun) -> None:
     """Its panels."""
-    board: Board[Model] = Board(f"{run.id}-group-{group_id}", lambda: load(run, group_id))
+    labels = visit.shell.labels
+    board: Board[Model] = Board(f"{run.id}-group-{group_id}", lambda: load(run, labels, group_id))
 
     def panel(title: str, fill: Callable[[Group, Model], None], wide: bool = True) -> None:
         def show(model: Model) -> None:
@@ -72,7 +84,7 @@ async def draw(group_id: int, visit: Visit, run: OpenRun) -> None:
             else:
                 empty("This run stored no images of that group.")
 
-        board.panel(title, show, wide, of=lambda m: (m.group, m.history, m.there, m.same_prompt))
+        board.panel(title, show, wide, of=_shown)
 
     def panels() -> None:
         panel("Prompt", partial(_about, run))
@@ -84,6 +96,10 @@ async def draw(group_id: int, visit: Visit, run: OpenRun) -> None:
         panel("The same prompt over time", partial(_over_time, run))
 
     await board.start(panels)
+
+
+def _shown(model: Model) -> tuple[Any, ...]:
+    return model.group, model.history, model.leases, model.there, model.same_prompt
 
 
 def _about(run: OpenRun, group: Group, model: Model) -> None:
@@ -157,11 +173,11 @@ def _timeline(group: Group, model: Model) -> None:
             clock(station.time),
             f"+{station.after_s:.1f} s",
             station.text,
-            f"v{station.policy_version}",
-            str(station.staleness),
+            "-" if station.policy_version is None else f"v{station.policy_version}",
+            "-" if station.staleness is None else str(station.staleness),
             station.detail,
         ]
-        for station in timeline(model.history, group.policy_version)
+        for station in timeline(model.history, group.policy_version, model.leases)
     ]
     table(("time", "after", "what", "policy", "behind", "more"), rows, "What became of it")
     tag(

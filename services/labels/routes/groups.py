@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from services.labels import groups
+from services.labels import groups, leases
 from services.labels.group_rows import core
 from services.labels.schemas.fields import Count, Finite, Name
 from services.labels.schemas.groups import GroupIn, GroupPage, GroupView
-from services.labels.store.tables import Group, Label
+from services.labels.store.tables import Assignment, Group, Label
 from services.web import etags
 from services.web.answers import answer, answer_page
 from services.web.auth import Principal, require
@@ -22,7 +22,10 @@ router = APIRouter(prefix="/groups", tags=["groups"])
 GroupId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,200}$", description="Chosen by sender")]
 Include = Annotated[
     str | None,
-    Query(pattern=r"^(labels|aggregate)(,(labels|aggregate))*$", description="labels,aggregate"),
+    Query(
+        pattern=r"^(labels|aggregate|leases)(,(labels|aggregate|leases))*$",
+        description="labels,aggregate,leases",
+    ),
 ]
 OTHER_PEOPLES = {"annotator_id": "", "note": None, "client_ref": None}
 """What only admins see of labels in their groups: who they are of, and what was written."""
@@ -111,7 +114,7 @@ async def get_group(
     include: Include = None,
     principal: Principal = require("viewer", "service", "admin"),
 ) -> Response:
-    """One group, with its labels or aggregate where asked for; admins see who said what."""
+    """One group, with its labels, aggregate or leases where asked for; admins see who said what."""
 
     def read(session: Session) -> tuple[GroupView, int]:
         group = groups.get(session, group_id)
@@ -134,12 +137,16 @@ def _views(
         hidden = {} if principal.role == "admin" else OTHER_PEOPLES
         for row in found.mappings():
             labels[row["group_id"]].append({**row, **hidden})
+    held: dict[str, list[Assignment]] = {id: [] for id in ids}
+    for lease in leases.of_groups(session, ids) if "leases" in wanted else ():
+        held[lease.group_id].append(lease)
     return [
         GroupView.of(
             group,
             images[group.id],
             labels[group.id] if "labels" in wanted else None,
             "aggregate" in wanted,
+            held[group.id] if "leases" in wanted else None,
         )
         for group in rows
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from services.labels.groups import NewGroup, NewImage
 from services.labels.schemas.fields import REQUEST, Count, Finite, Name, Sha256, Text, Time
 from services.labels.schemas.labels import LabelView
-from services.labels.store.tables import Group, GroupImage
+from services.labels.store.tables import Assignment, Group, GroupImage
 
 MAX_IMAGES = 64
 EXAMPLE: JsonDict = {
@@ -96,6 +96,15 @@ class GroupImageView(BaseModel):
     removed: bool = Field(description="It was taken away: its address is 410")
 
 
+class GroupLease(BaseModel):
+    """That a person had a group; whose it was is not told."""
+
+    model_config = ConfigDict(from_attributes=True)
+    state: Literal["live", "submitted", "released", "skipped", "expired", "revoked"]
+    granted_at: datetime
+    finished_at: datetime | None = Field(description="null while it is live")
+
+
 class GroupView(BaseModel):
     """A group as it stands."""
 
@@ -121,6 +130,7 @@ class GroupView(BaseModel):
     images: list[GroupImageView]
     aggregate: dict[str, Any] | None = None
     labels: list[LabelView] | None = None
+    leases: list[GroupLease] | None = None
 
     @classmethod
     def of(
@@ -129,6 +139,7 @@ class GroupView(BaseModel):
         images: Sequence[GroupImage],
         labels: Sequence[Mapping[str, Any]] | None = None,
         aggregate: bool = False,
+        leases: Sequence[Assignment] | None = None,
     ) -> "GroupView":
         """A row with its images, and what was asked for beside."""
         own = {name: getattr(group, name) for name in cls.model_fields if hasattr(group, name)}
@@ -140,6 +151,7 @@ class GroupView(BaseModel):
                 "images": [image_view(image) for image in images],
                 "aggregate": group.aggregate if aggregate else None,
                 "labels": labels and [LabelView.of(label, "viewer") for label in labels],
+                "leases": None if leases is None else [*map(GroupLease.model_validate, leases)],
             }
         )
 
