@@ -151,7 +151,8 @@ class Doorkeeper:
 
     def _check_host(self, headers: Headers) -> None:
         """A page that rebinds its name to our address still sends its own name as Host."""
-        host = headers.get("host", "")
+        hosts = headers.getlist("host")
+        host = hosts[0] if len(hosts) == 1 else ""  # two of them are a trick upon a proxy
         name = re.sub(r":\d+$", "", host).lower()
         if name not in self.allowed_hosts:
             detail = f"Host {host!r} is not in allowed_hosts; serve with --allowed-host {name}"

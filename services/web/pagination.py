@@ -5,7 +5,7 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
@@ -82,9 +82,9 @@ def decode_cursor(text: str) -> tuple[datetime, str | int]:
         found = datetime.fromisoformat(time)
         if found.tzinfo is None or type(id) not in (str, int):
             raise ValueError("no zone, or no id")
-    except (ValueError, TypeError) as error:
+        return found.astimezone(UTC), id
+    except (ValueError, TypeError, OverflowError) as error:  # at the ends of the calendar
         raise invalid_cursor() from error
-    return found, id
 
 
 def invalid_cursor() -> Problem:

@@ -1,8 +1,11 @@
 """What admins do with people, and that the audit log knows."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from services.web.auth import COOKIE
+from services.web.pagination import encode_cursor
 from tests.labels.people import bearer, log_in
 
 pytestmark = pytest.mark.integration
@@ -101,7 +104,13 @@ def test_pages_have_no_gap_and_no_repeat_while_rows_arrive(client, admin, clock)
     assert counted["total"] == 9
 
 
-@pytest.mark.parametrize("cursor", ["x", "WzEsMl0=", "bnVsbA==", "WyIyMDI2LTAxLTAxIiwiYSJd"])
+FIRST_DAY = encode_cursor(datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), "a")
+"""A time that no calendar of UTC has."""
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "WzEsMl0=", "bnVsbA==", "WyIyMDI2LTAxLTAxIiwiYSJd", FIRST_DAY]
+)
 def test_a_cursor_of_somebodys_own_making_is_refused(client, admin, cursor):
     answer = client.get(f"/api/v1/annotators?cursor={cursor}", headers=admin)
     assert (answer.status_code, answer.json()["code"]) == (400, "cursor-invalid")

@@ -136,6 +136,12 @@ def test_a_page_that_rebinds_its_name_to_us_is_turned_away(client, keys, host):
     check(answer, 400, "host-not-allowed")
 
 
+def test_a_request_has_one_name_for_us(client, keys):
+    names = [("Host", "127.0.0.1:8321"), ("Host", "evil.example")]
+    answer = client.get("/api/v1/audit", headers=[*bearer(keys["admin"]).items(), *names])
+    check(answer, 400, "host-not-allowed")
+
+
 @pytest.mark.parametrize("scheme", ["Basic", "tdmr1", "Bearer Bearer"])
 def test_only_bearers_of_our_keys_come_in(client, keys, scheme):
     headers = {"Authorization": f"{scheme} {keys['admin']}"}
