@@ -222,6 +222,8 @@ class Library:
 
     def look_up(self) -> tuple[list[OpenRun], dict[str, str]]:
         """Every run, the newest first; and by name why others cannot be read."""
+        if not self.runs.is_dir():  # a disk that went away is no folder without runs
+            raise BrokenRunError(f"{self.runs} is no folder any more; the runs are written there")
         folders, broken = look_up_runs(self.runs)
         broken |= {folder.id: BAD_NAME for folder in folders if not RUN_ID.fullmatch(folder.id)}
         folders = [folder for folder in folders if folder.id not in broken]
@@ -234,9 +236,13 @@ class Library:
     def find(self, run_id: str) -> OpenRun | None:
         """The run of that id."""
         folder = RunFolder(self.runs / run_id)
-        if not RUN_ID.fullmatch(run_id) or not folder.origin_path.is_file():
+        if not RUN_ID.fullmatch(run_id):
             return None
-        return self._opened(folder)
+        try:
+            is_there = folder.origin_path.is_file()
+        except PermissionError:  # the list does not have it either
+            is_there = False
+        return self._opened(folder) if is_there else None
 
     def _opened(self, folder: RunFolder) -> OpenRun:
         with self._lock:

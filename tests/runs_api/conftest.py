@@ -38,6 +38,7 @@ def finished(trained: RunFolder, tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """What the app is made with."""
+    (tmp_path / "runs").mkdir(exist_ok=True)
     return Settings(runs=tmp_path / "runs", cache=tmp_path / "cache")
 
 

@@ -193,6 +193,16 @@ def _enter(look):
         pass
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_is_not_ours_to_read_is_none(client, finished):
+    finished.path.chmod(0)
+    try:
+        assert client.get(f"{RUNS}/{finished.id}", headers=VIEWER).status_code == 404
+        assert client.get(RUNS, headers=VIEWER).json()["items"] == []
+    finally:
+        finished.path.chmod(0o700)
+
+
 def test_another_run_of_the_same_name_is_read_from_its_start(finished, settings):
     run = Library(settings.runs).find(finished.id)
     with run.numbers() as table:

@@ -85,9 +85,11 @@ def test_a_foreign_name_of_this_host_is_not_answered(client):
 
 def test_health_is_open_and_tells_nothing(client, settings):
     assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").status_code == 503
-    settings.runs.mkdir()
     assert client.get("/readyz").status_code == 200
+    settings.runs.rmdir()
+    assert client.get("/readyz").status_code == 503
+    answer = client.get(f"{API}/runs", headers=bearer("viewer"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
 def test_answers_carry_the_headers_that_keep_browsers_strict(client):
