@@ -168,7 +168,9 @@ def test_the_overview_has_the_label_queue_and_does_without_it(finished):
     labels, library = Labels(), Library(finished.path.parent)
     found = tiles(drawn(library, finished.id, "", labels))
     assert found["labels a minute"] == ["0.4", "2 so far"]
-    assert found["open groups"] == ["1", "2 answers wanted"]
+    assert found["open groups"] == ["1", "oldest 60 s ago"]
+    assert found["answers wanted"] == ["2", "0 groups are held"]
+    assert found["images to judge"] == ["0", "in the rewards' queues"]
     assert found["staleness, surrogate"][0] == "0 / 0"
     labels.is_away = True
     found = tiles(drawn(library, finished.id, "", labels))
