@@ -53,11 +53,17 @@ def show_once(title: str, secret: str, name: str, notes: Sequence[str]) -> None:
     with ui.dialog().props("persistent") as dialog, tag("div", classes="dialog panel secret"):
         dialog.props["aria-label"] = plain(title)
         tag("h2", title)
-        with tag("div", classes="secret-text", data_secret="true"):
+        with tag("div", classes="secret-text", data_secret="true") as shown:
             tag("code", secret)
             copy_button(secret, f"Copy {name}")
         for note in notes:
             tag("p", note)
+
+        def close() -> None:
+            shown.clear()  # not only once it has faded out
+            dialog.close()
+
         with tag("div", classes="actions"):
-            button("I have kept it", dialog.delete)
+            button("I have kept it", close)
+    dialog.on("hide", dialog.delete)  # it has given the focus back by then
     dialog.open()

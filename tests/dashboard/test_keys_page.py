@@ -296,7 +296,8 @@ def test_keys_that_end_soon_are_marked_and_saved_without_formulas(open_page, dat
 
 def test_somebody_is_invited_by_keyboard_and_their_link_is_shown_once(open_page):
     page = shown(open_page("/keys", "admin"), "Keys")
-    page.get_by_role("form", name="Invite").get_by_label("Name").focus()
+    name = page.get_by_role("form", name="Invite").get_by_label("Name")
+    name.focus()
     page.keyboard.type("Zoe <b>")
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="The link for Zoe <b>")
@@ -308,3 +309,4 @@ def test_somebody_is_invited_by_keyboard_and_their_link_is_shown_once(open_page)
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     assert link not in page.content()
+    expect(name).to_be_focused()
