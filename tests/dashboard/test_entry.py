@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from services.dashboard.gate import CONTENT_SECURITY_POLICY
 from services.dashboard.sessions import COOKIE
 from services.web.logs import FORMAT, RedactingFormatter
-from tests.dashboard.serving import revoke, serving
+from tests.dashboard.serving import make_keys, revoke, serving
 from tests.serving import served
 
 pytestmark = pytest.mark.integration
@@ -248,6 +248,7 @@ def test_assets_have_names_and_no_paths(stage):
 
 def test_a_cut_page_says_since_when_it_is_stale_and_goes_on(browser, stage, another, tmp_path):
     folder = another("toy-cut")
+    make_keys(tmp_path / "labels")
     stale = re.compile(r"Stale since \d\d:\d\d:\d\d UTC")
     context = browser.new_context()
     context.add_init_script("window.STALE_AFTER_MS = 3000")
