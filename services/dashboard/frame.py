@@ -129,6 +129,7 @@ async def show(shell: Shell, request: Request, run_id: str, name: str, draw: Dra
             link("All runs", "/")
         return
     with outline(visit, run, name, await asyncio.to_thread(_state_of, run)), complaining():
+        await asyncio.to_thread(run.check)
         await draw(visit, run)
 
 

@@ -58,7 +58,7 @@ class OpenRun:
 
     def facts(self) -> dict[str, Any]:
         """The status, its age, and `silent` where a run stopped renewing it."""
-        self._check_there()
+        self.check()
         return facts_of(self.folder)
 
     def alerts(self) -> list[Alert]:
@@ -125,15 +125,20 @@ class OpenRun:
             self._groups.close()
             self._groups = None
 
-    def _check_there(self) -> None:
+    def check(self) -> None:
+        """BrokenRunError where the run is gone, or where a link among its texts leads out of its
+        folder: they are shown."""
         if not self.folder.origin_path.exists():
             raise BrokenRunError(f"{self.folder.path} is gone: the run was deleted or moved")
+        for path in (self.folder.events, self.folder.config):
+            if path.is_symlink() and not path.resolve().is_relative_to(self.folder.path.resolve()):
+                raise BrokenRunError(f"{path} is a link out of the run's folder; put a file there")
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
         """Nobody else looks; what was read is of the run that is there now."""
         with self._lock:
-            self._check_there()
+            self.check()
             with suppress(BrokenRunError):
                 begun_at = self.folder.origin().get("created_at", self._begun_at)
                 if self._begun_at not in (None, begun_at):  # another run of that name

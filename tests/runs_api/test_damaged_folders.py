@@ -136,6 +136,20 @@ def test_a_link_among_the_pictures_shows_no_other_file(client, finished, tmp_pat
     assert listed.json()["items"] == []
 
 
+@pytest.mark.parametrize("name", ["events.log", "config.yaml"])
+def test_a_link_in_place_of_a_text_shows_no_other_file(client, finished, tmp_path, name):
+    path = finished.path / name
+    path.rename(finished.path / "moved")
+    path.symlink_to("moved")
+    assert client.get(f"{RUNS}/{finished.id}", headers=VIEWER).status_code == 200
+    path.unlink()
+    (tmp_path / "secret").write_text("tdmr1_secret")
+    path.symlink_to(tmp_path / "secret")
+    answer = client.get(f"{RUNS}/{finished.id}/events", headers=VIEWER)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "is a link out of the run's folder" in answer.json()["detail"]
+
+
 def stored(run, png):
     store = ImageStore(run.images)
     digest = store.add_file(png)

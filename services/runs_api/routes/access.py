@@ -23,6 +23,7 @@ def _run(
     run = _library(request).find(run_id)
     if run is None:
         raise Problem(404, "run-not-found", "No such run", "GET /api/v1/runs has their ids")
+    run.check()
     return run
 
 
