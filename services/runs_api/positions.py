@@ -4,7 +4,9 @@ by anybody, after any restart, with nothing told twice and nothing left out."""
 import re
 from dataclasses import dataclass
 
-_TEXT = re.compile(r"m(\d{1,18})\.i(\d{1,18})\.l(\d{1,18})\.a(\d{1,18})\.c(\d{1,20})\.s(\d{1,20})")
+_TEXT = re.compile(
+    r"m(\d{1,18})\.i(\d{1,18})\.l(\d{1,18})\.a(\d{1,18})\.c(\d{1,20})\.s(\d{1,20})\.r(\d{1,14})"
+)
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Position:
     """Modification time of the newest command file."""
     status_ns: int = 0
     """And of the status."""
+    begun_ms: int = 0
+    """When the run began, in Unix milliseconds: another of its name has other files; 0 is any."""
 
     def __str__(self) -> str:
         return (
             f"m{self.metrics}.i{self.images}.l{self.log}.a{self.alerts}"
-            f".c{self.commands_ns}.s{self.status_ns}"
+            f".c{self.commands_ns}.s{self.status_ns}.r{self.begun_ms}"
         )
 
     @classmethod

@@ -44,11 +44,15 @@ def newest(folder: RunFolder) -> Position:
         _size(folder.alerts),
         commands,
         _ns(folder.path / "status.json"),
+        _begun_ms(folder),
     )
 
 
 def since(folder: RunFolder, position: Position) -> Iterator[Happening]:
     """Events behind `position`, each once; TornError where it is of another folder."""
+    begun_ms = _begun_ms(folder)
+    if position.begun_ms not in (0, begun_ms):
+        raise TornError(f"{folder.id} is another run than that of {position.begun_ms}")
     for look in (_metrics, _groups, _log, _alerts, _commands, _status):
         for happening in look(folder, position):
             position = happening.position
@@ -138,6 +142,13 @@ def _size(path: Path) -> int:
     while tail.lines():
         pass
     return tail.position
+
+
+def _begun_ms(folder: RunFolder) -> int:
+    """0 where its origin cannot be read."""
+    with suppress(BrokenRunError):
+        return int(1000 * folder.origin().get("created_at", 0))
+    return 0
 
 
 def _ns(path: Path) -> int:

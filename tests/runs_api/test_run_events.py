@@ -120,8 +120,19 @@ def test_a_file_that_was_cut_is_torn(finished):
         list(since(finished, place))
 
 
+def test_another_run_of_the_same_name_is_torn_however_long_its_files(finished):
+    place = newest(finished)
+    assert list(since(finished, place)) == []
+    origin = json.loads(finished.origin_path.read_text())
+    finished.origin_path.write_text(json.dumps(origin | {"created_at": origin["created_at"] + 1}))
+    with finished.metrics.open("a") as file:
+        file.write(finished.metrics.read_text())
+    with pytest.raises(TornError, match="another run"):
+        list(since(finished, place))
+
+
 def test_positions_are_written_and_read():
-    place = Position(1, 2, 3, 4, 5, 6)
+    place = Position(1, 2, 3, 4, 5, 6, 7)
     assert Position.parse(str(place)) == place
     assert Position.parse("m1.i2") is None
     assert Position.parse(str(place) + "0" * 30) is None
