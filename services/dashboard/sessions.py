@@ -21,6 +21,8 @@ ROLES = ("viewer", "service", "admin")
 OPERATOR = Principal("session", "operator", "admin")
 """Who has the link of the terminal, and so the machine."""
 MAX_SESSIONS = 1000
+MAX_OF_A_KEY = 50
+"""Then its own oldest ends, and nobody else's: a shared key signs many browsers in."""
 
 
 @dataclass
@@ -84,7 +86,10 @@ class Sessions:
         self._sessions[digest] = _Session(
             credentials, secrets.token_urlsafe(32), now, now + LIFETIME
         )
-        if len(self._sessions) > MAX_SESSIONS:
+        own = [each for each, one in self._sessions.items() if one.credentials == credentials]
+        if len(own) > MAX_OF_A_KEY:
+            del self._sessions[own[0]]
+        elif len(self._sessions) > MAX_SESSIONS:
             self._sessions.pop(next(iter(self._sessions)))
         return cookie
 

@@ -21,7 +21,7 @@ from services.dashboard.pages.key_forms import read_key
 from services.dashboard.pages.workers import gpu, heard, pools_of
 from services.dashboard.panels import Stamp, describe
 from services.dashboard.pictures import verdicts
-from services.dashboard.sessions import INVITE_LIFETIME, Sessions
+from services.dashboard.sessions import INVITE_LIFETIME, MAX_SESSIONS, Sessions
 from services.labels.schemas.groups import GroupLease
 from services.run_store.forms import GroupEvent
 from services.runs_api.group_index import Image
@@ -334,6 +334,15 @@ def test_a_session_that_nobody_uses_ends(sessions):
     assert ask(sessions, cookie) is not None
     sessions._clock.advance(13 * 3600)
     assert ask(sessions, cookie) is None
+
+
+def test_who_signs_in_a_thousand_times_ends_sessions_of_their_own_alone(sessions):
+    others, first = (asyncio.run(sessions.open(who)) for who in ("admin", "viewer"))
+    for _ in range(MAX_SESSIONS):
+        newest = asyncio.run(sessions.open("viewer"))
+    assert ask(sessions, others).role == "admin"
+    assert ask(sessions, newest).role == "viewer"
+    assert ask(sessions, first) is None
 
 
 def test_a_session_that_was_closed_is_of_no_use(sessions):
