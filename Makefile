@@ -11,7 +11,8 @@ TEST_JOBS ?= 2
 STAMP := $(VENV)/.installed
 RUN := PYTHONPATH=. $(VENV)/bin/python
 # A crash of one ends all: pytest-xdist 3.8 would hang where it starts another (pytest-xdist #1323).
-SHARED := --numprocesses $(TEST_JOBS) --dist loadfile --max-worker-restart 0
+# In the files' own order, since the largest first leaves a file of one long test for the end.
+SHARED := --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test-unit test test-postgresql test-long fmt lint types contracts golden openapi bench sbom check clean

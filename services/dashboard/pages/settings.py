@@ -21,6 +21,7 @@ class Model:
 
 def load(run: OpenRun) -> Model:
     """The config that the run was started with."""
+    run.facts()  # says so where the run is gone
     path = run.folder.config
     text = redact(path.read_text()) if path.exists() else ""
     return Model(Stamp(run.folder.origin().get("created_at")), text)
