@@ -235,6 +235,36 @@ def test_undo_takes_back_a_verdict_and_then_amends_the_group_before(stage, open_
     assert [label.revision for label in stage.labels("g1")] == [1, 1, 1, 2]
 
 
+def test_what_the_service_told_of_a_group_and_what_a_person_changes_meanwhile_both_stand(
+    stage, open_page
+):
+    page = open_page()
+    for refuses in (False, True):  # IndexedDB, and memory where the browser has none
+        record = page.evaluate(
+            """async (refuses) => {
+                const { openStore } = await import("/label/static/store.js");
+                const { History } = await import("/label/static/history.js");
+                if (refuses) indexedDB.open = () => { throw new Error("refused"); };
+                const history = new History(await openStore(), "ann");
+                const group = { id: "a1", assignment: {} };
+                await history.add(group, { i1: { value: "like" } });
+                const labels = [{ id: "l1", image_id: "i1", revision: 1 }];
+                await Promise.all([
+                    history.accepted("a1", { labels }),
+                    history.remark("a1", { i1: { value: "dislike" } }),
+                    history.amended("a1", "i2", { id: "l2", revision: 3 }),
+                    history.remark("nothing", {}),
+                ]);
+                return { durable: history.store.durable, ...(await history.before(null)) };
+            }""",
+            refuses,
+        )
+        assert record["durable"] is not refuses
+        assert record["marks"] == {"i1": {"value": "dislike"}}
+        told = {"i1": {"id": "l1", "revision": 1}, "i2": {"id": "l2", "revision": 3}}
+        assert record["labels"] == told
+
+
 def test_a_group_before_can_be_amended_until_it_is_consumed(stage, open_page):
     stage.add_groups(3)
     page = open_page()

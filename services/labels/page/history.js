@@ -75,11 +75,8 @@ export class History {
     return this.store.remove("history", assignmentId);
   }
 
-  async #edit(assignmentId, change) {
-    const record = await this.store.get("history", assignmentId);
-    if (!record) return;
-    change(record);
-    await this.store.put("history", record);
+  #edit(assignmentId, change) {
+    return this.store.change("history", assignmentId, change);
   }
 
   #picture(group) {

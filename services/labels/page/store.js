@@ -46,6 +46,19 @@ class IndexedStore {
     return this.#run(name, "readwrite", (store) => store.put(record));
   }
 
+  /** Change the record there is, if any, in one transaction: two changes at once both stand. */
+  change(name, key, change) {
+    return this.#run(name, "readwrite", (store) => {
+      const request = store.get(key);
+      request.onsuccess = () => {
+        if (!request.result) return;
+        change(request.result);
+        store.put(request.result);
+      };
+      return request;
+    });
+  }
+
   remove(name, key) {
     return this.#run(name, "readwrite", (store) => store.delete(key));
   }
@@ -77,6 +90,11 @@ class MemoryStore {
     const key = record[STORES[name]] ?? ++this.#lastId;
     this.#stores[name].set(key, { ...record, [STORES[name]]: key });
     return key;
+  }
+
+  async change(name, key, change) {
+    const record = this.#stores[name].get(key);
+    if (record) change(record);
   }
 
   async remove(name, key) {
