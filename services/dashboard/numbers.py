@@ -11,6 +11,7 @@ from services.runs_api.metric_table import MetricTable, Stack
 MAX_POINTS = 600
 MAX_COLUMNS = 200
 HELD_OUT = "evaluation/student/"
+BAND = "The band is from the 10th to the 90th percentile of an iteration's images."
 
 
 def reward_names(numbers: Iterable[str]) -> list[str]:

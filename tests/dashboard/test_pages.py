@@ -355,13 +355,15 @@ def test_a_chart_is_a_table_and_a_file_too(open_page, stage):
     page = shown(open_page(f"/runs/{stage.finished.id}/rewards"), "Rewards")
     title = "Mean reward of the rollouts"
     name = "reward/upper_half/mean"  # evaluations have lines of their own
-    told = [line[name] for line in metrics(stage.finished) if name in line]
+    names = [name, "reward/upper_half/p10", "reward/upper_half/p90"]
+    told = [[line[each] for each in names] for line in metrics(stage.finished) if name in line]
     button = page.get_by_role("button", name=f"{title} as a table")
     assert button.get_attribute("aria-expanded") == "false"
     button.press("Enter")
     rows = page.get_by_role("region", name=f"{title}, as numbers").locator("tbody tr")
     expect(rows).to_have_count(len(told))
-    assert rows.last.inner_text().split() == [str(len(told)), f"{told[-1]:.6g}"]
+    last = [str(len(told)), *(f"{value:.6g}" for value in told[-1])]
+    assert rows.last.inner_text().split() == last
     expect(button).to_have_attribute("aria-expanded", "true")
     assert serious(page) == []
     button.press("Enter")
@@ -371,8 +373,8 @@ def test_a_chart_is_a_table_and_a_file_too(open_page, stage):
     named = f"{stage.finished.id}-mean-reward-of-the-rollouts.csv"
     assert started.value.suggested_filename == named
     head, *rows = csv.reader(started.value.path().read_text().splitlines())
-    assert head == ["iteration", "upper_half"]
-    assert [float(value) for _, value in rows] == told
+    assert head == ["iteration", "upper_half", "upper_half, low", "upper_half, high"]
+    assert [[float(value) for value in row[1:]] for row in rows] == told
 
 
 def test_rewards_are_followed_by_prompt_category(open_page, stage, live):

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Container
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -84,8 +85,8 @@ def jobs_panel(visit: Visit, run: OpenRun, jobs: list[Job], there: Container[str
         return
     rows = [
         [
-            job.kind,
-            job.checkpoint,
+            partial(tag, "span", job.kind, "whole"),
+            partial(tag, "span", job.checkpoint, "whole"),
             lambda job=job: chip(job.state, TONES.get(job.state, "calm")),
             job.by,
             clock(job.started_at),
@@ -108,5 +109,6 @@ def _outcome(run: OpenRun, job: Job, there: Container[str]) -> None:
         tag("code", path)
         copy_button(path, f"Copy the path of the export of {job.checkpoint}")
     elif isinstance(job.asked, SampleIn):
-        for number, digest in enumerate(job.images):
-            picture(run, digest, f"image {number} of: {job.asked.prompt}", there)
+        with tag("div", classes="strip"):
+            for number, digest in enumerate(job.images):
+                picture(run, digest, f"image {number} of: {job.asked.prompt}", there)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -113,7 +114,7 @@ def _list(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
     names = list(dict.fromkeys(n for c in model.checkpoints for n in c.scores if "/" not in n))
     rows = [
         [
-            checkpoint.name,
+            partial(tag, "span", checkpoint.name, "whole"),
             str(checkpoint.iteration),
             f"v{checkpoint.policy_version}",
             clock(checkpoint.written_at),
@@ -121,7 +122,7 @@ def _list(visit: Visit, run: OpenRun, model: Model, dialogs: Any) -> None:
             _labels(checkpoint.labels),
             lambda name=checkpoint.name: _promotion(visit, run, model, name),
             lambda name=checkpoint.name: buttons(visit, run, name, dialogs),
-            *(short(checkpoint.scores.get(name)) for name in names),
+            *(partial(tag, "span", short(checkpoint.scores.get(name)), "whole") for name in names),
         ]
         for checkpoint in model.checkpoints
     ]

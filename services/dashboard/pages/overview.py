@@ -8,6 +8,7 @@ from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import bars, chip, empty, link, tag, tile
 from services.dashboard.frame import TONES, Shell, Visit
 from services.dashboard.numbers import (
+    BAND,
     duration,
     evaluation_names,
     held_out_curve,
@@ -119,7 +120,7 @@ async def draw(visit: Visit, run: OpenRun) -> None:
         board.chart(
             "Reward of the rollouts",
             lambda model: lines(model.rewards),
-            note="The band is from the 10th to the 90th percentile of an iteration's images.",
+            note=BAND,
         )
         board.chart("Held-out score", lambda model: lines(model.held_out))
         board.panel("Who waits on whom", _waits, numbers=_seconds)

@@ -10,12 +10,13 @@ from services.dashboard.data_tables import Cell, Table
 from services.dashboard.elements import choice, choices, empty, entry, form, link, tag
 from services.dashboard.frame import Visit
 from services.dashboard.numbers import (
-    MAX_POINTS,
+    BAND,
     curve,
     curves,
     evaluation_names,
     held_out_curve,
     newest,
+    reward_band,
     reward_names,
 )
 from services.dashboard.panels import Board, Stamp
@@ -73,14 +74,12 @@ def load(runs: list[OpenRun], measure: str, from_step: int | None, to_step: int 
     for other in runs:
         label = "" if len(runs) == 1 else f"{other.id} "
         with other.numbers() as table:
-            rewards += [
-                Curve(
-                    f"{label}{name}",
-                    table.series(f"reward/{name}/mean", max_points=MAX_POINTS),
-                    is_dashed=other is not run,
+            for name in reward_names(table.names):
+                found = reward_band(table, name)
+                band = found.band if len(runs) == 1 else None  # of several they would hide all
+                rewards.append(
+                    Curve(f"{label}{name}", found.series, band, is_dashed=other is not run)
                 )
-                for name in reward_names(table.names)
-            ]
             for name in evaluation_names(table):
                 score = held_out_curve(table, name).series
                 held_out.append(Curve(label + name, score, is_dashed=other is not run))
@@ -107,7 +106,12 @@ async def draw(visit: Visit, run: OpenRun) -> None:
         tag("button", "Show", type="submit")
 
     def panels() -> None:
-        board.chart("Mean reward of the rollouts", lambda model: lines(model.rewards), wide=True)
+        board.chart(
+            "Mean reward of the rollouts",
+            lambda model: lines(model.rewards),
+            wide=True,
+            note="" if len(runs) > 1 else BAND,
+        )
         board.chart("Held-out score of the averaged generator", lambda m: lines(m.held_out))
         category_panels(board, lambda model: model.by_category)
         board.chart(
